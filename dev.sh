@@ -1,0 +1,127 @@
+#!/usr/bin/env bash
+# Everything a developer runs: bash dev.sh demo|test|build|lint|bench
+#
+# Each command first sets up what it needs and says so: Python >= 3.10 with venv, a C compiler, Go >= 1.26, a virtual environment in
+# .venv, the engine library. Debian packages are used as root or with password-free sudo; without them Go and the compiler come
+# through pip. What is there already is left alone, so a second run starts at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+    cat <<'TEXT'
+usage: bash dev.sh COMMAND
+
+  demo    measure every module of Python's standard library over each pool, and compare [--workers N] [--limit FILES]
+  test    all checks: formatting, vet, staticcheck, ruff, mypy, Go tests with and without -race, pytest
+  build   the engine library into python/schwimmbad_go/_lib
+  lint    the checks that run no test
+  bench   the benchmark table, against the other pools people use
+TEXT
+}
+
+say() { printf '== %s\n' "$*"; }
+die() { printf 'dev.sh: %s\n' "$*" >&2; exit 1; }
+
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+can_apt() { command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || sudo -n true 2>/dev/null; }; }
+
+apt_install() {
+    say "installing Debian packages: $*"
+    as_root apt-get -q -o DPkg::Lock::Timeout=300 update
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+}
+
+# Usable means: runs, is new enough, and can make a virtual environment with pip (Debian ships ensurepip in python3-venv only).
+usable_python() { "$1" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1; }
+
+find_python() {
+    local candidate
+    for candidate in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
+        if usable_python "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+PY=.venv/bin/python
+
+setup_venv() {
+    if usable_python "$PY"; then return; fi
+    local python
+    if ! python=$(find_python); then
+        can_apt || die "no Python >= 3.10 with venv found, and no right to install one: install python3 and python3-venv, or set PYTHON"
+        apt_install python3 python3-venv
+        python=$(find_python) || die "this system's python3 is older than 3.10: install a newer one and name it in PYTHON"
+    fi
+    say "making a virtual environment in .venv with $("$python" --version)"
+    "$python" -m venv --clear .venv
+}
+
+# tools/gobuild.py knows what counts as a usable Go or compiler; it names the pip packages for what is missing.
+setup_tools() {
+    local needs
+    needs=$("$PY" tools/gobuild.py --requirements)
+    if [[ $needs == *ziglang* ]] && can_apt; then
+        apt_install gcc libc6-dev ca-certificates # the last for Go, which fetches its modules over TLS
+        needs=$("$PY" tools/gobuild.py --requirements)
+    fi
+    if [ -n "$needs" ]; then
+        say "installing through pip, into .venv only: ${needs//$'\n'/ }"
+        # shellcheck disable=SC2086 # one word per requirement is meant
+        "$PY" -m pip install -q $needs
+    fi
+    local tools
+    tools=$("$PY" tools/gobuild.py --tools)
+    eval "$tools"
+    PATH="$(dirname "$GO"):$PATH" # for tests that call go themselves
+    export GO CC PATH
+    say "using $("$PY" --version), $("$GO" env GOVERSION), CC=$CC"
+}
+
+# The package straight from the tree: needs no package index, so the demo works offline where the tools are there.
+setup_engine() {
+    setup_venv
+    setup_tools
+    "$PY" tools/gobuild.py --inplace
+    echo "$PWD/python" >"$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/schwimmbad-go-dev.pth"
+}
+
+# An editable install with an extra; repeated only when pyproject.toml, the Python or the place of the tree has changed.
+setup_extra() {
+    setup_engine
+    local extra=$1 stamp
+    stamp="$(cksum <pyproject.toml) $("$PY" --version) $PWD"
+    if [ "$(cat ".venv/installed-$extra" 2>/dev/null)" = "$stamp" ]; then return; fi
+    say "installing the package with its '$extra' extra into .venv; the first time this takes about a minute"
+    "$PY" -m pip install -q --disable-pip-version-check -e ".[$extra]"
+    echo "$stamp" >".venv/installed-$extra"
+}
+
+command=${1:-help}
+[ $# -eq 0 ] || shift
+case $command in
+    demo)
+        setup_engine
+        exec "$PY" examples/stdlib_complexity.py "$@"
+        ;;
+    build) setup_engine ;;
+    test)
+        setup_extra test
+        exec "$PY" tools/check.py test
+        ;;
+    lint)
+        setup_extra test
+        exec "$PY" tools/check.py lint
+        ;;
+    bench)
+        setup_extra bench
+        exec "$PY" benchmarks/run.py "$@"
+        ;;
+    help | -h | --help) usage ;;
+    *)
+        usage >&2
+        die "unknown command: $command"
+        ;;
+esac

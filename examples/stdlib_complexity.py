@@ -1,0 +1,240 @@
+#!/usr/bin/env python3
+"""Measure every module of the running Python's standard library, once over each pool.
+
+Some 1 500 real files, from three lines to twenty thousand: just the uneven work a pool has to balance. Each task parses one file
+and returns its size, its cyclomatic complexity and what it imports. The pools must agree to the last number; the table shows
+what each of them cost. Run it with `bash dev.sh demo`, or with any Python that has schwimmbad-go:
+
+    python examples/stdlib_complexity.py [--workers N] [--limit FILES]
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import sys
+import sysconfig
+import time
+import tokenize
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import schwimmbad_go as schwimmbad
+from schwimmbad_go.error import PoolError
+
+STDLIB = Path(sysconfig.get_path("stdlib"))
+
+
+class FileStats(NamedTuple):
+    """What one task returns. A file that is not valid Python keeps its line; `error` says why it has no numbers."""
+
+    module: str
+    lines: int = 0
+    functions: int = 0
+    classes: int = 0
+    complexity: int = 0
+    imports: tuple[str, ...] = ()
+    error: str = ""
+
+
+# --- the worker function ------------------------------------------------------------------------------------------------
+
+
+def measure(path: str) -> FileStats:
+    """Statistics of one source file; runs in a worker.
+
+    Complexity is the cyclomatic number of T. J. McCabe, "A Complexity Measure", IEEE Transactions on Software Engineering
+    SE-2 (4), 1976, pp. 308-320: for a structured program, the number of predicates plus one, where a compound condition counts
+    once per operand; for several components, the sum over the components. The components here are the module's body
+    and each function or lambda.
+    """
+    module = os.path.relpath(path, STDLIB)
+    try:
+        with tokenize.open(path) as file:  # honours the encoding line
+            source = file.read()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes in test data: the file's affair
+            tree = ast.parse(source)
+    except SyntaxError as error:
+        where = f", line {error.lineno}" if error.lineno else ""
+        return FileStats(module, error=f"{error.msg}{where}".replace(f"{STDLIB}{os.sep}", ""))
+    except (ValueError, RecursionError) as error:  # ValueError: undecodable text, null bytes
+        return FileStats(module, error=str(error))
+    kinds: Counter[type[ast.AST]] = Counter()
+    predicates = 0
+    imports = set()
+    for node in ast.walk(tree):
+        kinds[type(node)] += 1
+        predicates += _predicates(node)
+        if isinstance(node, ast.Import):
+            imports |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            imports.add(node.module.partition(".")[0])
+    functions = kinds[ast.FunctionDef] + kinds[ast.AsyncFunctionDef]
+    return FileStats(
+        module,
+        lines=source.count("\n"),
+        functions=functions,
+        classes=kinds[ast.ClassDef],
+        complexity=predicates + functions + kinds[ast.Lambda] + 1,
+        imports=tuple(sorted(imports)),
+    )
+
+
+def _predicates(node: ast.AST) -> int:
+    """Decisions that this node adds to the control flow graph."""
+    if isinstance(node, (ast.If, ast.For, ast.AsyncFor, ast.While, ast.IfExp, ast.ExceptHandler, ast.Assert)):
+        return 1
+    if isinstance(node, ast.BoolOp):
+        return len(node.values) - 1
+    if isinstance(node, ast.comprehension):
+        return 1 + len(node.ifs)
+    if isinstance(node, ast.match_case):
+        catches_all = isinstance(node.pattern, ast.MatchAs) and node.pattern.pattern is None and node.guard is None
+        return 0 if catches_all else 1
+    return 0
+
+
+# --- running it over the pools ------------------------------------------------------------------------------------------
+
+# Every pool of the package. One that cannot be made here is reported with its own reason.
+POOLS: tuple[tuple[str, Callable[[int], Any]], ...] = (
+    ("SerialPool", lambda workers: schwimmbad.SerialPool()),
+    ("MultiPool", lambda workers: schwimmbad.MultiPool(workers)),
+    ("JoblibPool", lambda workers: schwimmbad.JoblibPool(workers)),
+    ("MPIPool", lambda workers: schwimmbad.MPIPool()),
+)
+
+
+class Run(NamedTuple):
+    """One pool's row of the table."""
+
+    pool: str
+    workers: int
+    seconds: float  # from before the pool is made to its last result
+    chunks: str
+    results: list[FileStats]
+
+
+class Progress:
+    """A line on stderr, drawn by the pool's callback as results arrive."""
+
+    def __init__(self, label: str, total: int) -> None:
+        self.label, self.total, self.done = label, total, 0
+        self.live = sys.stderr.isatty()
+        self.next_time = 0.0  # [s], of the next drawing on a terminal
+        self.quarters = 0  # in a log, one line per quarter is enough
+
+    def __call__(self, result: FileStats) -> None:
+        self.done += 1
+        if self.live:
+            now = time.monotonic()
+            if now >= self.next_time or self.done == self.total:
+                self.next_time = now + 0.1
+                print(f"\r{self.label:<12}{self._bar()}  {result.module[:50]:<50}", end="", file=sys.stderr, flush=True)
+        elif 4 * self.done // self.total > self.quarters:
+            self.quarters = 4 * self.done // self.total
+            print(f"{self.label:<12}{self._bar()}", file=sys.stderr, flush=True)
+
+    def _bar(self) -> str:
+        return f"{self.done:>5}/{self.total} files  {100 * self.done // self.total:>3} %"
+
+    def end(self) -> None:
+        if self.live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def run(name: str, make_pool: Callable[[int], Any], paths: list[str], workers: int) -> Run | str:
+    """Map all files over one pool; the reason as a string where this pool cannot be made here."""
+    start = time.perf_counter()
+    try:
+        pool = make_pool(workers)
+    except (ImportError, NotImplementedError, ValueError, PoolError) as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0]
+    with pool:
+        progress = Progress(name, len(paths))
+        results = list(pool.map(measure, paths, callback=progress))
+        seconds = time.perf_counter() - start
+        progress.end()
+        statistics = pool.statistics() if hasattr(pool, "statistics") else None
+        return Run(name, pool.size or 1, seconds, str(statistics.chunks) if statistics else "-", results)
+
+
+def stdlib_files() -> Iterator[str]:
+    """Module files of the standard library, in a fixed order; what pip installed below it is not part of it."""
+    for directory, subdirectories, files in os.walk(STDLIB):
+        subdirectories[:] = sorted(set(subdirectories) - {"site-packages", "dist-packages", "__pycache__"})
+        yield from (os.path.join(directory, name) for name in sorted(files) if name.endswith(".py"))
+
+
+# --- the report ---------------------------------------------------------------------------------------------------------
+
+
+def table(header: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+    cells = [header, *(tuple(map(str, row)) for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells)]
+    lines = ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:]))]) for row in cells]
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def report(runs: list[Run], missing: list[tuple[str, str]]) -> None:
+    serial = runs[0]
+    rows: list[tuple[object, ...]] = [
+        (r.pool, r.workers, f"{r.seconds:.2f} s", f"{serial.seconds / r.seconds:.2f}x", len(r.results), r.chunks) for r in runs
+    ]
+    print(table(("pool", "workers", "wall time", "speed-up", "tasks", "chunks"), rows))
+    for name, reason in missing:
+        print(f"{name}: not run here ({reason})")
+
+    parsed = [r for r in serial.results if not r.error]
+    failed = [r for r in serial.results if r.error]
+    top = sorted(parsed, key=lambda r: (-r.complexity, r.module))[:10]
+    rows = [(r.module, r.complexity, r.functions, r.classes, r.lines, len(r.imports)) for r in top]
+    print("\nThe ten most complex modules")
+    print(table(("module", "complexity", "functions", "classes", "lines", "imports"), rows))
+    total = [sum(column) for column in zip(*((r.lines, r.functions, r.classes, r.complexity) for r in parsed))]
+    print(f"\nAll {len(parsed)}: {total[0]} lines, {total[1]} functions, {total[2]} classes, complexity {total[3]}")
+    popular = Counter(name for r in parsed for name in r.imports).most_common(5)
+    print("Most imported: " + ", ".join(f"{name} ({count})" for name, count in popular))
+    print(f"\n{len(failed)} files are not valid Python for {sys.version.split()[0]}" + (":" if failed else ""))
+    for r in failed:
+        print(f"  {r.module}: {r.error}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    parser.add_argument("--workers", type=int, default=cpus, help="workers of each parallel pool (default: one per usable CPU)")
+    parser.add_argument("--limit", type=int, help="only the first so many files")
+    options = parser.parse_args()
+
+    paths = list(stdlib_files())[: options.limit]
+    # Read once before the clock starts: else the first pool alone would pay for a cold disk.
+    size = sum(len(Path(path).read_bytes()) for path in paths)
+    python = sys.version.split()[0]
+    print(f"{len(paths)} files, {size / 1e6:.1f} MB: the standard library of Python {python}; {cpus} usable CPUs", flush=True)
+
+    runs: list[Run] = []
+    missing: list[tuple[str, str]] = []
+    for name, make_pool in POOLS:
+        outcome = run(name, make_pool, paths, options.workers)
+        if isinstance(outcome, Run):
+            runs.append(outcome)
+        else:
+            missing.append((name, outcome))
+    report(runs, missing)
+
+    different = [r.pool for r in runs if r.results != runs[0].results]
+    if different:
+        print(f"\nRESULTS DIFFER from {runs[0].pool}: {', '.join(different)}")
+        return 1
+    print(f"\nAll {len(runs)} pools gave identical results." if len(runs) > 1 else "\nOnly one pool ran: nothing to compare.")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

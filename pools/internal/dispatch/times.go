@@ -1,0 +1,49 @@
+package dispatch
+
+const (
+	// Share of the newest chunk in the mean. A quarter forgets a hiccup within a few chunks and follows a drift as fast.
+	timeWeight = 0.25
+	// Beyond this error, waking one worker only was a mistake that cost real time.
+	shortWrong = 5
+	// For so many jobs after such a mistake the function gets all workers.
+	shortBan = 100
+	// A program that makes functions as it goes would fill the table without end.
+	timesMost = 4096
+)
+
+// taskTime is what is known of the run time of one function's tasks.
+type taskTime struct {
+	mean  float64 // ns per task, moving average over chunks
+	known bool
+	ban   int32 // jobs for which it must not be assumed that one worker is enough
+}
+
+func (t *taskTime) observe(elapsed int64, tasks int) {
+	if elapsed <= 0 || tasks <= 0 { // not measured
+		return
+	}
+	sample := float64(elapsed) / float64(tasks)
+	if !t.known {
+		t.mean, t.known = sample, true
+		return
+	}
+	t.mean += timeWeight * (sample - t.mean)
+}
+
+// timeTable remembers task times by function key.
+type timeTable struct {
+	byFunc map[uint32]*taskTime
+}
+
+func (t *timeTable) get(key uint32) *taskTime {
+	if e := t.byFunc[key]; e != nil {
+		return e
+	}
+	if t.byFunc == nil || len(t.byFunc) >= timesMost {
+		// All are hints, and those in use are learnt again at once: no need to choose a victim. Running jobs keep theirs.
+		t.byFunc = make(map[uint32]*taskTime)
+	}
+	e := new(taskTime)
+	t.byFunc[key] = e
+	return e
+}

@@ -1,0 +1,3 @@
+package process
+
+const sysMemfdCreate = 279

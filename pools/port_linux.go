@@ -1,0 +1,476 @@
+//go:build linux && (amd64 || arm64)
+
+package pools
+
+import (
+	"encoding/binary"
+
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+)
+
+// What Step found, as a set of flags.
+const (
+	FlagEvents = 1 << iota // results, losses or questions are listed in the port
+	FlagOffers             // chunks may be encoded
+	FlagNeeds              // workers have to be started by the caller
+	FlagIdle               // no job of this port is unfinished
+	FlagResume             // a signal came, or the time slice is over: look after signals and call again
+	FlagKicked             // Kick was called for this port
+)
+
+// How Step waits.
+const (
+	WaitNone  = 0 // post and look, never sleep
+	WaitAny   = 1 // until one result can be read
+	WaitBatch = 2 // until reading pays: all is done, the workers need feeding, or much has come
+	WaitKick  = 3 // as WaitAny, and also while no job is there
+)
+
+// Flags of an event.
+const (
+	EventFailed  = 1  // an error record for the task after the results follows them
+	EventLost    = 2  // the task after the results was lost with its worker
+	EventTasks   = 4  // a question: the worker could not read the tasks; answer with Requeue or Reject
+	EventFunc    = 8  // a question: the worker could not read the function
+	EventTimeout = 16 // with EventLost: the worker was ended because the task exceeded its time limit
+	EventExit    = 32 // with EventLost: the exit code is known
+)
+
+// Flags of a job.
+const (
+	JobOrdered   = 1
+	JobLazy      = 2
+	JobBroadcast = 4 // one task per worker: a worker that ran one waits until all have
+)
+
+// TaskPark is the flag in a TASKS frame that makes a worker wait at the gate after its answer.
+const TaskPark = 1 << 16
+
+const (
+	waitSlice    = 100e6    // ns after which Step returns so that signals are seen even if one slipped between check and sleep
+	batchBytes   = 64 << 10 // results of that size are worth reading while others are still computed
+	maxPosted    = 4096     // chunks in flight over all jobs: half of what a 64 KiB pipe holds
+	frameMagic   = 'S' | 'W'<<8 | 'G'<<16 | 1<<24
+	headerSize   = 96
+	offChunk     = process.SlotFrame + 24
+	offCount     = process.SlotFrame + 40
+	offInband    = process.SlotFrame + 48
+	wordEvents   = 0
+	wordOffers   = 1
+	wordNeeds    = 2
+	wordCode     = 3
+	wordErrorOff = 4
+)
+
+// port is the engine's side of one exchange area: one caller thread at a time.
+type port struct {
+	index   int
+	words   []int64
+	jobs    int    // unfinished jobs
+	dirty   []*job // may have something to deliver
+	hungry  []*job // may have something to encode
+	offers  []*chunk
+	held    []uint64 // slots of delivered events, free at the next call
+	evBytes int64
+	events  int
+	kicked  bool
+	waiting bool
+	wake    chan struct{}
+	ask     []*chunk // questions to put to the caller
+}
+
+// job is one map call.
+type job struct {
+	id           dispatch.JobID
+	port         *port
+	timeout      int64 // ns per task, 0 none
+	broadcast    bool
+	left         int // broadcast: chunks not answered yet
+	isDirty      bool
+	isHungry     bool
+	gone         bool // ended or cancelled: late answers are dropped
+	flags        uint32
+	blob, blobAt uint64
+	perTask      int64 // bytes, from the last chunk encoded
+}
+
+// chunk is the engine's knowledge of one chunk id.
+type chunk struct {
+	id      dispatch.ChunkID
+	job     *job
+	slot    uint64
+	room    uint64
+	count   int
+	first   int64
+	bytes   int64
+	posted  bool
+	seq     uint64
+	asking  uint32 // status of the question, 0 none
+	dropped bool   // the offer was withdrawn
+	killed  bool   // its worker was ended for exceeding the time limit
+}
+
+func (p *port) poke() {
+	if p != nil && p.waiting {
+		select {
+		case p.wake <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// OpenPort reserves an exchange area and says where it lies in the arena.
+func (e *Engine) OpenPort() (index int, offset uint64, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.freed {
+		return 0, 0, fail(CodeHandle, "the engine is closed")
+	}
+	for i, p := range e.ports {
+		if p == nil {
+			e.ports[i] = &port{index: i, words: e.tr.Port(i), wake: make(chan struct{}, 1)}
+			return i, e.tr.PortOffset(i), nil
+		}
+	}
+	return 0, 0, fail(CodePorts, "more than %d callers use the pool at once", len(e.ports))
+}
+
+// ClosePort gives the exchange area back and cancels what it still ran.
+func (e *Engine) ClosePort(i int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.port(i)
+	if p == nil || e.freed {
+		return
+	}
+	for _, j := range e.jobs {
+		if j.port == p {
+			e.cancel(j)
+		}
+	}
+	e.releaseHeld(p)
+	e.ports[i] = nil
+}
+
+func (e *Engine) port(i int) *port {
+	if i < 0 || i >= len(e.ports) {
+		return nil
+	}
+	return e.ports[i]
+}
+
+// Begin starts a job; its parameters lie in the port: tasks (-1 unknown), key of the function's task time,
+// chunk size (0 adaptive), retries, job flags, time limit per task in ns, task flags, blob serial, blob offset. The
+// first offers are listed when it returns.
+func (e *Engine) Begin(pi int) (int64, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.port(pi)
+	if p == nil || e.freed {
+		return 0, fail(CodeHandle, "no such port")
+	}
+	if e.closing {
+		return 0, fail(CodeTerminated, "the pool is closed")
+	}
+	a := p.words[process.PortParams:]
+	spec := dispatch.JobSpec{
+		Tasks: a[0], Func: uint32(a[1]), Chunk: int(a[2]), Retries: int(a[3]),
+		Ordered: a[4]&JobOrdered != 0, Lazy: a[4]&JobLazy != 0, Timed: a[5] > 0, MaxTasks: e.cfg.MaxTasks,
+	}
+	if spec.Tasks < dispatch.Unknown || spec.Chunk < 0 || spec.Retries < 0 || a[5] < 0 {
+		return 0, fail(CodeArgument, "begin: negative argument")
+	}
+	broadcast := a[4]&JobBroadcast != 0
+	if broadcast {
+		spec.Tasks, spec.Chunk = int64(e.cfg.Workers), 1
+		e.drainGate()
+	}
+	e.failure, e.crashes = nil, 0
+	e.askForWorkers()
+	e.releaseHeld(p)
+	if err := e.submit(p, 0, false); err != nil { // offers of a job that was given up
+		return 0, err
+	}
+	j := &job{
+		id: e.sched.Begin(spec), port: p, timeout: a[5], broadcast: broadcast, left: int(spec.Tasks),
+		flags: uint32(a[6]), blob: uint64(a[7]), blobAt: uint64(a[8]),
+	}
+	if broadcast {
+		j.flags |= TaskPark
+	}
+	if j.timeout > 0 {
+		e.timed++
+	}
+	e.jobs[j.id] = j
+	p.jobs++
+	p.feed(j)
+	p.touch(j)
+	p.begin()
+	e.listEvents(p)
+	e.listOffers(p)
+	e.listNeeds(p)
+	return int64(j.id), nil
+}
+
+func (p *port) touch(j *job) {
+	if !j.isDirty {
+		j.isDirty = true
+		p.dirty = append(p.dirty, j)
+	}
+}
+
+func (p *port) feed(j *job) {
+	if !j.isHungry {
+		j.isHungry = true
+		p.hungry = append(p.hungry, j)
+	}
+}
+
+func (p *port) begin() {
+	p.events, p.evBytes = 0, 0
+	p.words[wordEvents], p.words[wordOffers], p.words[wordNeeds] = 0, 0, 0
+}
+
+// Step (mode: one of the Wait constants, plus 256 times the most milliseconds to wait) submits the first `submitted` offers of the last call, then waits as mode says. The other offers go back, with
+// WaitNone they stay and are listed again. Slots of the events listed before are free from now on.
+func (e *Engine) Step(pi, submitted, mode int) (int, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.port(pi)
+	if p == nil || e.freed {
+		return 0, fail(CodeHandle, "no such port")
+	}
+	e.inside++
+	defer e.leave()
+	e.releaseHeld(p)
+	p.begin()
+	if err := e.submit(p, submitted, mode == WaitNone); err != nil {
+		return 0, err
+	}
+	until := int64(0)
+	if ms := mode >> 8; ms > 0 {
+		until = process.Monotonic() + int64(ms)*1e6
+	}
+	mode &= 255
+	for {
+		if err := e.flush(); err != nil {
+			return 0, err
+		}
+		if err := e.check(p); err != nil {
+			return 0, err
+		}
+		e.listEvents(p)
+		e.listOffers(p)
+		e.listNeeds(p)
+		if flags, done := e.ready(p, mode); done {
+			return flags, nil
+		}
+		slice := int64(waitSlice)
+		if until != 0 {
+			if slice = min(slice, until-process.Monotonic()); slice <= 0 {
+				return p.flags() | FlagResume, nil
+			}
+		}
+		signal, err := e.sleep(p, slice)
+		if err != nil {
+			return 0, err
+		}
+		if signal {
+			e.listEvents(p)
+			e.listNeeds(p)
+			return p.flags() | FlagResume, nil
+		}
+	}
+}
+
+func (e *Engine) leave() {
+	e.inside--
+	if !e.leading && e.waiters > 0 { // somebody else must watch now
+		for _, q := range e.ports {
+			if q != nil && q.waiting {
+				q.poke()
+				return
+			}
+		}
+	}
+}
+
+func (e *Engine) check(p *port) error {
+	if e.terminated {
+		return fail(CodeTerminated, "the pool was terminated")
+	}
+	if e.failure != nil && p.jobs > 0 {
+		p.words[wordCode] = int64(CodeOf(e.failure))
+		p.words[wordErrorOff] = int64(e.failOff)
+		return e.failure
+	}
+	return nil
+}
+
+func (p *port) flags() (f int) {
+	if p.words[wordEvents] > 0 {
+		f |= FlagEvents
+	}
+	if p.words[wordOffers] > 0 {
+		f |= FlagOffers
+	}
+	if p.words[wordNeeds] > 0 {
+		f |= FlagNeeds
+	}
+	if p.jobs == 0 {
+		f |= FlagIdle
+	}
+	if p.kicked {
+		p.kicked = false
+		f |= FlagKicked
+	}
+	return f
+}
+
+// ready decides whether Step returns now.
+func (e *Engine) ready(p *port, mode int) (int, bool) {
+	switch {
+	case mode == WaitNone, p.words[wordNeeds] > 0, p.words[wordOffers] > 0, p.kicked, p.jobs == 0 && mode != WaitKick:
+		return p.flags(), true
+	case p.events == 0:
+		return 0, false
+	case mode != WaitBatch, p.evBytes >= batchBytes, p.events >= process.MaxEvents/2:
+		return p.flags(), true
+	}
+	return 0, false
+}
+
+// submit takes over the encoded offers and queues their records.
+func (e *Engine) submit(p *port, n int, keep bool) error {
+	if n < 0 || n > len(p.offers) {
+		return fail(CodeArgument, "%d chunks submitted, %d offered", n, len(p.offers))
+	}
+	last := p.words[process.PortParams+15] != 0 // the lazy source of the last submitted chunk is drained
+	p.words[process.PortParams+15] = 0
+	kept := 0
+	for i, c := range p.offers {
+		switch {
+		case c.dropped:
+			c.dropped = false
+			e.freeSlot(c)
+		case i < n:
+			e.submitChunk(c, last && i == n-1)
+		case keep:
+			p.offers[kept] = c
+			copy(p.offerWords(kept), p.offerWords(i))
+			kept++
+		default:
+			e.sched.Return(c.id)
+			p.feed(c.job)
+			e.freeSlot(c)
+		}
+	}
+	p.offers = p.offers[:kept]
+	p.words[wordOffers] = int64(kept)
+	return nil
+}
+
+func (p *port) offerWords(i int) []int64 {
+	return p.words[process.PortOffers+i*process.OfferWords:][:process.OfferWords]
+}
+
+func (e *Engine) submitChunk(c *chunk, last bool) {
+	mem := e.tr.Mem()
+	count := int(binary.LittleEndian.Uint32(mem[c.slot+offCount:]))
+	bytes := int64(binary.LittleEndian.Uint64(mem[c.slot+offInband:]))
+	for i, n := 0, int(binary.LittleEndian.Uint32(mem[c.slot+process.SlotFrame+12:])); i < n && uint64(headerSize+16*i) < c.room; i++ {
+		bytes += int64(binary.LittleEndian.Uint64(mem[c.slot+process.SlotFrame+headerSize+uint64(16*i)+8:]))
+	}
+	count = min(count, c.count)
+	if count > 0 {
+		c.job.perTask = bytes / int64(count)
+	}
+	c.job.port.feed(c.job)
+	if !e.sched.Submit(c.id, count, bytes, last) {
+		c.job.port.touch(c.job)
+		e.freeSlot(c)
+		return
+	}
+	c.count, c.bytes, c.posted = count, bytes, true
+	e.postSeq++
+	c.seq = e.postSeq
+	e.inFlight++
+	e.backlog = append(e.backlog, c.record())
+}
+
+func (c *chunk) record() uint64 { return c.slot/process.PageSize | uint64(uint32(c.id>>32))<<32 }
+
+func (e *Engine) flush() error {
+	if len(e.backlog) == 0 || e.hungUp {
+		return nil
+	}
+	n, err := e.tr.Post(e.backlog)
+	e.backlog = e.backlog[:copy(e.backlog, e.backlog[n:])]
+	if err != nil {
+		return &Error{CodeSystem, err}
+	}
+	return nil
+}
+
+func (e *Engine) freeSlot(c *chunk) {
+	if c.slot != 0 {
+		e.freeAt(c.slot)
+		c.slot = 0
+	}
+	c.asking, c.killed, c.job = 0, false, nil
+}
+
+// freeAt recycles a slot unless a worker still holds views of it; such a slot comes back when the worker says so.
+func (e *Engine) freeAt(slot uint64) {
+	if e.tr.Load32(slot+process.ReplyPinned) != 0 {
+		e.pinned = append(e.pinned, slot)
+		return
+	}
+	e.tr.Free(slot)
+}
+
+func (e *Engine) unpin() {
+	kept := e.pinned[:0]
+	for _, slot := range e.pinned {
+		if e.tr.Load32(slot+process.ReplyPinned) != 0 {
+			kept = append(kept, slot)
+		} else {
+			e.tr.Free(slot)
+		}
+	}
+	e.pinned = kept
+}
+
+func (e *Engine) releaseHeld(p *port) {
+	for _, slot := range p.held {
+		e.freeAt(slot)
+	}
+	p.held = p.held[:0]
+	if len(e.pinned) > 0 {
+		e.unpin()
+	}
+}
+
+// Grow gives offer i of the port a slot of at least size bytes in place of the one it has.
+func (e *Engine) Grow(pi, i int, size uint64) (uint64, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	p := e.port(pi)
+	if p == nil || e.freed || i < 0 || i >= len(p.offers) {
+		return 0, fail(CodeArgument, "no such offer")
+	}
+	c := p.offers[i]
+	off, room, err := e.tr.Alloc(size)
+	if err != nil {
+		return 0, &Error{CodeMemory, err}
+	}
+	mem := e.tr.Mem()
+	copy(mem[off:off+process.SlotFrame+headerSize], mem[c.slot:c.slot+process.SlotFrame+headerSize])
+	e.tr.Free(c.slot)
+	c.slot, c.room = off, room
+	e.tr.Store(off+process.ReplyCapacity, room)
+	w := p.offerWords(i)
+	w[2], w[3] = int64(off), int64(room)
+	return off, nil
+}

@@ -1,0 +1,13 @@
+/* The last error of each thread: a Go export runs on its caller's thread from start to end, so thread-local storage in C
+ * is the one place that two threads cannot mix up. */
+#include "error.h"
+#include <string.h>
+
+static __thread char text[1024];
+
+void swg_set_error(const char *message) {
+    strncpy(text, message, sizeof text - 1);
+    text[sizeof text - 1] = 0;
+}
+
+const char *swg_last_error(void) { return text; }

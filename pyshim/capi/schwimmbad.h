@@ -1,0 +1,157 @@
+/* schwimmbad.h - the C interface of the schwimmbad-go engine.
+ *
+ * The engine feeds a pool of worker processes on this machine. The caller encodes tasks into shared memory, the engine
+ * decides how many tasks go into a chunk, hands chunks to whichever worker is free, watches the workers and says
+ * which results can be read. docs/PROTOCOL.md tells the layout of the shared memory and what a worker does.
+ *
+ * Rules
+ *  - Handles are integers, never pointers; a stale handle is an error, not a crash.
+ *  - Every function returns >= 0, or a negative code (SWG_E_...); swg_last_error() then gives a sentence that stays valid
+ *    until the next call of the same thread.
+ *  - The engine owns all memory it reports. The caller owns its arguments; none is kept after the call.
+ *  - All functions may be called from any thread. A port is used by one thread at a time.
+ *  - After fork() the child must not call any function: the engine does not live on there.
+ */
+#ifndef SCHWIMMBAD_H
+#define SCHWIMMBAD_H
+#include <stdint.h>
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SWG_ABI 1
+
+/* Codes. */
+#define SWG_E_INTERNAL (-1)     /* a fault of the engine itself */
+#define SWG_E_HANDLE (-2)       /* the handle is unknown or was closed */
+#define SWG_E_ARGUMENT (-3)     /* an argument is out of range */
+#define SWG_E_MEMORY (-4)       /* shared memory is used up or refused */
+#define SWG_E_SYSTEM (-5)       /* a system call failed */
+#define SWG_E_INIT (-6)         /* a worker's initializer failed */
+#define SWG_E_START (-7)        /* workers die before they are ready */
+#define SWG_E_TERMINATED (-8)   /* the pool was closed or terminated */
+#define SWG_E_UNSUPPORTED (-9)  /* this platform has no such transport */
+#define SWG_E_PORTS (-10)       /* more concurrent callers than ports */
+
+typedef struct swg_config {
+    uint32_t abi;          /* SWG_ABI */
+    uint32_t workers;      /* >= 1 */
+    uint64_t arena_bytes;  /* address range for payloads, 0: four times the memory of the machine */
+    uint64_t max_tasks;    /* a worker is replaced after so many tasks, 0: never */
+    const char *command;   /* arguments of the program to start as worker, each ended by NUL, the list by an empty one;
+                              NULL: the caller starts workers itself and calls swg_attach */
+} swg_config;
+
+typedef struct swg_info {
+    uint64_t address;      /* where the arena is mapped in this process */
+    uint64_t length;       /* its length in bytes */
+    int32_t worker_fds[5]; /* a worker inherits: work, answer, gate, life, arena */
+    int32_t master_fds[6]; /* any other child process must close these */
+} swg_info;
+
+typedef struct swg_stats {
+    int64_t tasks, chunks, retries, lost, retired, bytes_in, bytes_out, busy_nanos, workers, in_flight, jobs;
+} swg_stats;
+
+/* The exchange area of a port: 64-bit words. */
+#define SWG_W_EVENTS 0      /* number of events listed */
+#define SWG_W_OFFERS 1      /* number of offers listed */
+#define SWG_W_NEEDS 2       /* number of workers to start */
+#define SWG_W_CODE 3        /* after SWG_E_INIT and SWG_E_START: the code, */
+#define SWG_W_ERROR 4       /*   and the arena offset of the error record, 0 none */
+#define SWG_W_NEED 8        /* first index of a worker to start */
+#define SWG_W_EVENT 64      /* first event */
+#define SWG_MAX_EVENTS 96
+#define SWG_EVENT_WORDS 8   /* job, chunk, first task, results, slot offset, flags, pid or worker, exit code */
+#define SWG_W_OFFER 832     /* first offer */
+#define SWG_MAX_OFFERS 64
+#define SWG_OFFER_WORDS 8   /* job, chunk, slot offset, slot bytes, first task, tasks, attempt<<1|fresh, block */
+#define SWG_W_PARAM 1344    /* arguments of swg_begin: tasks or -1, function key, chunk size or 0, retries, job flags,
+                               time limit per task [ns], task flags, blob serial, blob offset */
+#define SWG_W_LAST 1359     /* set to 1 before swg_step: the source of the last submitted chunk is drained */
+
+/* Event flags. */
+#define SWG_EVENT_FAILED 1   /* an error record for the next task follows the results */
+#define SWG_EVENT_LOST 2     /* the next task was lost with its worker */
+#define SWG_EVENT_TASKS 4    /* question: the worker could not read the tasks; swg_requeue or swg_reject */
+#define SWG_EVENT_FUNC 8     /* question: the worker could not read the function */
+#define SWG_EVENT_TIMEOUT 16 /* with LOST: the time limit was exceeded */
+#define SWG_EVENT_EXIT 32    /* with LOST: the exit code is known */
+
+/* Job flags. */
+#define SWG_JOB_ORDERED 1
+#define SWG_JOB_LAZY 2
+#define SWG_JOB_BROADCAST 4
+
+/* Waiting, and what swg_step found. */
+#define SWG_WAIT_NONE 0
+#define SWG_WAIT_ANY 1
+#define SWG_WAIT_BATCH 2
+#define SWG_WAIT_KICK 3
+#define SWG_FOUND_EVENTS 1
+#define SWG_FOUND_OFFERS 2
+#define SWG_FOUND_NEEDS 4
+#define SWG_FOUND_IDLE 8
+#define SWG_FOUND_RESUME 16
+#define SWG_FOUND_KICKED 32
+
+/* The engine's own build leaves the prototypes out: Go generates them with its own names for the same types. */
+#ifndef SWG_NO_PROTOTYPES
+
+int32_t swg_abi(void);
+const char *swg_version(void);
+const char *swg_last_error(void);
+const char *swg_code_name(int32_t code);
+
+/* Open a pool; returns its handle. */
+int64_t swg_open(const swg_config *config);
+/* Start the workers, where the configuration has a command. */
+int32_t swg_start(int64_t pool);
+int32_t swg_get_info(int64_t pool, swg_info *info);
+int32_t swg_get_stats(int64_t pool, swg_stats *stats);
+/* Register a process as worker `index`; pid 0: it could not be started. child: it is a child of this process. */
+int32_t swg_attach(int64_t pool, int32_t index, int32_t pid, int32_t child);
+int32_t swg_worker_pid(int64_t pool, int32_t index);
+int32_t swg_kill(int64_t pool, int32_t index, int32_t signal);
+/* Name the blob that started workers read first. */
+int32_t swg_set_setup(int64_t pool, uint64_t offset);
+/* Let running jobs finish, then the workers leave. */
+int32_t swg_close(int64_t pool);
+/* End the workers now; waiting calls return SWG_E_TERMINATED. */
+int32_t swg_terminate(int64_t pool);
+/* Wait for the workers to leave; returns how many are left after timeout_ms. */
+int32_t swg_join(int64_t pool, int32_t timeout_ms);
+/* Give everything back. No port may be in use. */
+int32_t swg_free(int64_t pool);
+
+/* Ranges of the arena for blobs (functions and objects that many chunks share). */
+int64_t swg_alloc(int64_t pool, uint64_t bytes);
+int32_t swg_release(int64_t pool, uint64_t offset);
+int32_t swg_same(int64_t pool, uint64_t offset, const void *data, uint64_t bytes); /* 1 equal, 0 different */
+int32_t swg_copy(int64_t pool, uint64_t offset, const void *data, uint64_t bytes);
+
+/* One port per thread that maps; returns its handle and where its exchange area lies in the arena. */
+int64_t swg_port_open(int64_t pool, uint64_t *offset);
+int32_t swg_port_close(int64_t port);
+/* Start a job with the arguments in the port; returns its number. The first offers are listed. */
+int64_t swg_begin(int64_t port);
+/* Submit the first `submitted` offers of the last call, wait, list what was found; returns SWG_FOUND_ flags. The other
+ * offers go back; with SWG_WAIT_NONE they stay and are listed again. wait: SWG_WAIT_ plus 256 times the most
+ * milliseconds to wait (0: about 100, then SWG_FOUND_RESUME). */
+int32_t swg_step(int64_t port, int32_t submitted, int32_t wait);
+/* A larger slot for offer i; returns its offset. */
+int64_t swg_grow(int64_t port, int32_t offer, uint64_t bytes);
+/* Give a job up. kill: workers that run tasks of it are ended (and replaced), else they finish unheard. */
+int32_t swg_cancel(int64_t port, int64_t job, int32_t kill);
+/* Answers to questions. serial 0 keeps the function. */
+int32_t swg_requeue(int64_t port, int64_t chunk, int32_t split, uint64_t serial, uint64_t offset);
+int32_t swg_reject(int64_t port, int64_t chunk);
+/* Make swg_step of this port return, from any thread. */
+int32_t swg_kick(int64_t port);
+
+#endif /* SWG_NO_PROTOTYPES */
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,289 @@
+"""The binding to the engine: finding and loading the library, calls, codes to exceptions.
+
+One library per process, loaded when the first pool is made, never at import. A forked child must not call it: the Go
+runtime in it does not survive a fork, so the child's binding is dead and says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from . import _layout as L
+from . import error as _error
+
+_CODES: Final = {
+    -1: "internal", -2: "handle", -3: "argument", -4: "memory", -5: "system", -6: "init", -7: "start", -8: "terminated",
+    -9: "unsupported", -10: "ports",
+}  # fmt: skip
+INIT: Final = -6
+START: Final = -7
+TERMINATED: Final = -8
+
+
+class _Config(ctypes.Structure):
+    _fields_ = (
+        ("abi", ctypes.c_uint32), ("workers", ctypes.c_uint32), ("arena_bytes", ctypes.c_uint64),
+        ("max_tasks", ctypes.c_uint64), ("command", ctypes.c_char_p),
+    )  # fmt: skip
+
+
+class _Info(ctypes.Structure):
+    _fields_ = (
+        ("address", ctypes.c_uint64), ("length", ctypes.c_uint64), ("worker_fds", ctypes.c_int32 * 5),
+        ("master_fds", ctypes.c_int32 * 6),
+    )  # fmt: skip
+
+
+_STATS: Final = (
+    "tasks", "chunks", "retries", "lost", "retired", "bytes_in", "bytes_out", "busy_nanos", "workers", "in_flight", "jobs",
+)  # fmt: skip
+
+
+class _Stats(ctypes.Structure):
+    _fields_ = tuple((name, ctypes.c_int64) for name in _STATS)
+
+
+_I32, _I64, _U64, _P = ctypes.c_int32, ctypes.c_int64, ctypes.c_uint64, ctypes.c_void_p
+# Return type and argument types, as in schwimmbad.h; a test compares them with the header.
+SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
+    "swg_abi": (_I32,),
+    "swg_version": (ctypes.c_char_p,),
+    "swg_last_error": (ctypes.c_char_p,),
+    "swg_code_name": (ctypes.c_char_p, _I32),
+    "swg_open": (_I64, ctypes.POINTER(_Config)),
+    "swg_start": (_I32, _I64),
+    "swg_get_info": (_I32, _I64, ctypes.POINTER(_Info)),
+    "swg_get_stats": (_I32, _I64, ctypes.POINTER(_Stats)),
+    "swg_attach": (_I32, _I64, _I32, _I32, _I32),
+    "swg_worker_pid": (_I32, _I64, _I32),
+    "swg_kill": (_I32, _I64, _I32, _I32),
+    "swg_set_setup": (_I32, _I64, _U64),
+    "swg_close": (_I32, _I64),
+    "swg_terminate": (_I32, _I64),
+    "swg_join": (_I32, _I64, _I32),
+    "swg_free": (_I32, _I64),
+    "swg_alloc": (_I64, _I64, _U64),
+    "swg_release": (_I32, _I64, _U64),
+    "swg_same": (_I32, _I64, _U64, _P, _U64),
+    "swg_copy": (_I32, _I64, _U64, _P, _U64),
+    "swg_port_open": (_I64, _I64, ctypes.POINTER(_U64)),
+    "swg_port_close": (_I32, _I64),
+    "swg_begin": (_I64, _I64),
+    "swg_step": (_I32, _I64, _I32, _I32),
+    "swg_grow": (_I64, _I64, _I32, _U64),
+    "swg_cancel": (_I32, _I64, _I64, _I32),
+    "swg_requeue": (_I32, _I64, _I64, _I32, _U64, _U64),
+    "swg_reject": (_I32, _I64, _I64),
+    "swg_kick": (_I32, _I64),
+}
+
+_lock = threading.Lock()
+_fork_lock = threading.Lock()
+_library: Any = None
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_forking: Engine | None = None  # whose worker the child of the fork under way will be
+
+
+def library_path() -> Path:
+    """Where the engine's library lies; ``SCHWIMMBAD_GO_LIBRARY`` names another file."""
+    named = os.environ.get("SCHWIMMBAD_GO_LIBRARY")
+    if named:
+        return Path(named)
+    suffix = "dylib" if sys.platform == "darwin" else "so"
+    return Path(__file__).with_name("_lib") / f"libschwimmbad.{suffix}"
+
+
+def library() -> Any:
+    """The loaded library. Raises EngineError where it is missing, does not load, or speaks another protocol."""
+    global _library
+    with _lock:
+        if isinstance(_library, _DeadLibrary):
+            _library()  # raises
+        if _library is None:
+            _library = _load(library_path())
+        return _library
+
+
+def _load(path: Path) -> Any:
+    if not path.exists():
+        raise _error.EngineError(
+            f"the engine library {path} does not exist. Install the package with pip (it builds the library; from a "
+            "checkout: python tools/gobuild.py --inplace)"
+        )
+    try:
+        lib = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise _error.EngineError(
+            f"the engine library {path} does not load: {error}. A library built for another system or C library? "
+            "Reinstall with pip install --force-reinstall --no-binary schwimmbad-go schwimmbad-go"
+        ) from error
+    for name, (result, *arguments) in SIGNATURES.items():
+        function = getattr(lib, name)
+        function.restype, function.argtypes = result, arguments
+    if lib.swg_abi() != L.ABI:
+        raise _error.EngineError(
+            f"the engine library {path} speaks protocol {lib.swg_abi()}, this package ({__file__}) protocol {L.ABI}: two "
+            "versions are mixed; reinstall schwimmbad-go"
+        )
+    return lib
+
+
+class _DeadLibrary:
+    """Stands in for the library in a forked child."""
+
+    def __getattr__(self, name: str) -> Any:
+        return self
+
+    def __call__(self, *_: Any) -> Any:
+        raise _error.EngineError(
+            "this process was forked from one that had a pool open, and the engine does not live on in a forked child. "
+            'Make the pool after the fork, or start the outer pool\'s workers with start_method="forkserver" or "spawn"; '
+            "inside a worker a SerialPool always works"
+        )
+
+
+def _after_fork() -> None:
+    """In a forked child: the engine is dead here, and the master's ends of the pipes must not stay open, or the workers
+    would not notice the master's death."""
+    global _library, _lock, _fork_lock
+    _lock = threading.Lock()
+    _fork_lock = threading.Lock()
+    if _library is None:
+        return
+    _library = _DeadLibrary()
+    for engine in list(_engines):
+        engine.abandon(_library, keep_worker_ends=engine is _forking)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+@contextmanager
+def forking_worker(engine: Engine) -> Iterator[None]:
+    """Around the fork of a worker: the child keeps this engine's worker ends."""
+    global _forking
+    with _fork_lock:
+        _forking = engine
+        try:
+            yield
+        finally:
+            _forking = None
+
+
+class Engine:
+    """One open engine. Every method checks the returned code; a closed handle is an error, not a crash."""
+
+    def __init__(self, workers: int, max_tasks: int, command: list[str] | None) -> None:
+        self.lib = library()
+        self.owner = os.getpid()
+        words = b"".join(os.fsencode(w) + b"\0" for w in command) + b"\0" if command else None
+        self.handle = self.check(self.lib.swg_open(_Config(L.ABI, workers, 0, max_tasks, words)))
+        info = _Info()
+        self.check(self.lib.swg_get_info(self.handle, info))
+        self.worker_fds: tuple[int, ...] = tuple(info.worker_fds)
+        self.master_fds: tuple[int, ...] = tuple(info.master_fds)
+        memory = (ctypes.c_char * info.length).from_address(info.address)
+        self.arena = memoryview(memory).cast("B")
+        _engines.add(self)
+
+    def check(self, code: int) -> int:
+        """Pass a count on, turn a code into its exception."""
+        if code >= 0:
+            return code
+        text = self.lib.swg_last_error().decode(errors="replace")
+        if code == TERMINATED:
+            raise _error.PoolClosed(text)
+        if _CODES.get(code) == "memory":
+            raise MemoryError(text)
+        raise _error.EngineError(f"{text} (engine error {_CODES.get(code, code)})")
+
+    def abandon(self, dead: Any, keep_worker_ends: bool) -> None:
+        """In a forked child: never call the library, close what belongs to the master and, unless the child is a worker
+        of this pool, to the workers."""
+        self.lib = dead
+        for fd in self.master_fds if keep_worker_ends else self.master_fds + self.worker_fds:
+            try:
+                os.close(fd)
+            except OSError:  # closed before the fork
+                continue
+
+    def stats(self) -> dict[str, int]:
+        """Counters since the engine was opened."""
+        out = _Stats()
+        self.check(self.lib.swg_get_stats(self.handle, out))
+        return {name: getattr(out, name) for name in _STATS}
+
+    def open_port(self) -> Port:
+        """An exchange area for one thread."""
+        at = _U64()
+        handle = self.check(self.lib.swg_port_open(self.handle, at))
+        return Port(self, handle, at.value)
+
+    def address_range(self, data: memoryview) -> tuple[int, int]:
+        """Address and length of a buffer that need not be writable."""
+        view = _PyBuffer()
+        ctypes.pythonapi.PyObject_GetBuffer(ctypes.py_object(data), ctypes.byref(view), 0)
+        address = view.buf or 0
+        ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
+        return address, data.nbytes
+
+
+class _PyBuffer(ctypes.Structure):
+    """Py_buffer of the C API; only its first member is read."""
+
+    _fields_ = (
+        ("buf", ctypes.c_void_p), ("obj", ctypes.c_void_p), ("len", ctypes.c_ssize_t), ("itemsize", ctypes.c_ssize_t),
+        ("readonly", ctypes.c_int), ("ndim", ctypes.c_int), ("format", ctypes.c_void_p), ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p), ("suboffsets", ctypes.c_void_p), ("internal", ctypes.c_void_p),
+    )  # fmt: skip
+
+
+ctypes.pythonapi.PyObject_GetBuffer.argtypes = (ctypes.py_object, ctypes.c_void_p, ctypes.c_int)
+ctypes.pythonapi.PyBuffer_Release.argtypes = (ctypes.c_void_p,)
+ctypes.pythonapi.PyBuffer_Release.restype = None
+
+
+class Port:
+    """One thread's exchange area: 64-bit words in shared memory, and the calls that go with them."""
+
+    def __init__(self, engine: Engine, handle: int, at: int) -> None:
+        self.engine = engine
+        self.handle = handle
+        self.at = at
+        self.words = engine.arena[at : at + L.PORT_SIZE].cast("q")
+        lib = engine.lib
+        self.step = lib.swg_step  # (handle, submitted, wait)
+        self.begin = lib.swg_begin
+
+    def grow(self, offer: int, nbytes: int) -> int:
+        """A larger slot for an offer."""
+        return self.engine.check(self.engine.lib.swg_grow(self.handle, offer, nbytes))
+
+    def cancel(self, job: int, kill: bool) -> None:
+        """Give a job up; with `kill` the workers that run its tasks are ended and replaced."""
+        self.engine.check(self.engine.lib.swg_cancel(self.handle, job, kill))
+
+    def requeue(self, chunk: int, split: bool, serial: int, at: int) -> None:
+        """Offer the tasks of a chunk again."""
+        self.engine.check(self.engine.lib.swg_requeue(self.handle, chunk, split, serial, at))
+
+    def reject(self, chunk: int) -> None:
+        """Let the first task of a chunk fail with the record the worker left."""
+        self.engine.check(self.engine.lib.swg_reject(self.handle, chunk))
+
+    def kick(self) -> None:
+        """Make `step` return in the thread that waits there."""
+        self.engine.check(self.engine.lib.swg_kick(self.handle))
+
+    def close(self) -> None:
+        """Give the area back."""
+        self.engine.check(self.engine.lib.swg_port_close(self.handle))

@@ -1,0 +1,134 @@
+"""Where everything lies in the shared memory, as docs/PROTOCOL.md has it.
+
+Master and worker import this module; the Go side keeps the same numbers in ``pools/internal/process/layout.go`` and
+the C header. A test compares the three.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+ABI: Final = 1
+MAGIC: Final = b"SWG\x01"
+PAGE_SHIFT: Final = 12
+
+# Frame header: magic, type, kind, flags, nbuf, job, chunk, first, count, block, nbytes, func, nanos, next, block_off, extra.
+FRAME: Final = struct.Struct("<4sHHIIQQQIIQQQQQQ")
+FRAME_SIZE: Final = 96
+TABLE: Final = struct.Struct("<QQ")  # one entry of the buffer table: offset, length
+RECORD: Final = struct.Struct("<II")  # page of the slot, generation of the chunk
+WORD: Final = struct.Struct("<Q")
+WORD32: Final = struct.Struct("<I")
+
+TYPE_TASKS: Final = 1
+TYPE_RESULTS: Final = 2
+TYPE_BLOB: Final = 3
+
+# Payload encodings.
+PICKLE: Final = 0
+RANGE: Final = 1
+ROWS: Final = 2
+SLAB: Final = 3
+FLOATS: Final = 4
+NP_FLOATS: Final = 5
+ERROR: Final = 6
+
+# Flags of a TASKS frame.
+UNPACK_STAR: Final = 1
+UNPACK_APPLY: Final = 2
+KEEP_GOING: Final = 4  # a failed task's error stands in its place and the next task runs
+SOME_UNSENT: Final = 16  # among the tasks stand errors for those that could not be pickled
+STATELESS: Final = 8  # the function is a plain reference: no state of it can leak from job to job
+PARK: Final = 1 << 16  # wait at the gate after the answer
+# Flag of a RESULTS frame.
+HAS_ERRORS: Final = 1
+
+# Slot: reply block, then the TASKS frame.
+SLOT_FRAME: Final = 64
+REPLY_DONE: Final = 0
+REPLY_STATUS: Final = 4
+REPLY_SEGMENTS: Final = 16
+REPLY_CANCEL: Final = 28
+REPLY_PINNED: Final = 40
+REPLY_CAPACITY: Final = 56
+REPLY: Final = struct.Struct("<IIQQI")  # done, status, elapsed, first segment, worker
+
+STOPPED: Final = 2
+COMPLETE: Final = 1
+FAILED: Final = 3
+UNREADABLE: Final = 4
+NO_FUNCTION: Final = 5
+
+# Control page.
+CTL_MAGIC: Final = 0x414E455241475753
+CTL_CELLS: Final = 24
+CTL_CELL_SIZE: Final = 32
+CTL_HEAPS: Final = 40
+CTL_HEAP_SIZE: Final = 48
+CTL_LENGTH: Final = 16
+CTL_SETUP: Final = 80
+CTL_MAX_TASKS: Final = 88
+
+# Worker cell.
+CELL_PID: Final = 0
+CELL_CLAIM: Final = 8
+CLAIM: Final = struct.Struct("<QQQQ")  # claim, running, block, started
+CELL_RUNNING: Final = 16
+RUNNING: Final = struct.Struct("<QQQ")  # running, block, started
+CELL_TASKS: Final = 40
+COUNTS: Final = struct.Struct("<QQQ")  # tasks, chunks, busy ns
+CELL_HEAP_TOP: Final = 64
+CELL_ERROR: Final = 72
+CELL_FLOOR: Final = 80
+CELL_EXIT: Final = 96
+
+# Heap block: u64 size, u32 state (1 in use), data from HEAP_HEAD on.
+HEAP_HEAD: Final = 64
+HEAP_STATE: Final = 8
+
+# Control records (page 0): code << 24 | worker.
+HELLO: Final = 1
+RETIRED: Final = 2
+INIT_FAILED: Final = 3
+PARKED: Final = 4
+
+# Words of a port.
+W_EVENTS: Final = 0
+W_OFFERS: Final = 1
+W_NEEDS: Final = 2
+W_CODE: Final = 3
+W_ERROR: Final = 4
+W_NEED: Final = 8
+W_EVENT: Final = 64
+EVENT_WORDS: Final = 8
+W_OFFER: Final = 832
+OFFER_WORDS: Final = 8
+W_PARAM: Final = 1344
+W_LAST: Final = 1359
+PORT_SIZE: Final = 16384
+
+EVENT_FAILED: Final = 1
+EVENT_LOST: Final = 2
+EVENT_TASKS: Final = 4
+EVENT_FUNC: Final = 8
+EVENT_TIMEOUT: Final = 16
+EVENT_EXIT: Final = 32
+
+JOB_ORDERED: Final = 1
+JOB_LAZY: Final = 2
+JOB_BROADCAST: Final = 4
+
+WAIT_NONE: Final = 0
+WAIT_ANY: Final = 1
+WAIT_BATCH: Final = 2
+WAIT_KICK: Final = 3
+
+FOUND_EVENTS: Final = 1
+FOUND_OFFERS: Final = 2
+FOUND_NEEDS: Final = 4
+FOUND_IDLE: Final = 8
+FOUND_RESUME: Final = 16
+FOUND_KICKED: Final = 32
+
+WORKER_ENV: Final = "SCHWIMMBAD_GO_WORKER"

@@ -1,0 +1,165 @@
+"""The background thread behind ``map_async`` and ``apply_async``: started by the first such call, gone with the pool."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from . import _layout as L
+from . import error as _error
+from ._call import Call
+from ._job import Job
+from ._results import AsyncResult
+
+if TYPE_CHECKING:
+    from ._runner import Runner
+
+
+class Pump(threading.Thread):
+    """Drives all background jobs of one pool on one port."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(name="schwimmbad-go-pump", daemon=True)
+        self.runner = runner
+        self.port = runner.acquire()
+        self.queue: deque[tuple[Call, AsyncResult[Any]]] = deque()
+        self.jobs: dict[int, tuple[Job, list[Any], AsyncResult[Any]]] = {}
+        self.closing = False
+        self.gone = False
+
+    def put(self, call: Call, result: AsyncResult[Any]) -> None:
+        """Hand over a call, from any thread."""
+        self.queue.append((call, result))
+        self.kick()
+        if self.gone:  # it ended between our check and now
+            self._fail_all(_error.PoolClosed())
+
+    def close(self) -> None:
+        """End when all jobs have ended, or at once if the pool was terminated."""
+        self.closing = True
+        self.kick()
+
+    def kick(self) -> None:
+        """Wake the thread."""
+        runner = self.runner
+        if not self.gone and not runner.freed:
+            runner.engine.lib.swg_kick(self.port.handle)  # a closed port needs no waking
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            self._loop()
+            error: BaseException = _error.PoolClosed("the pool was terminated")
+        except BaseException as raised:  # whatever it is, the callers who wait must hear of it
+            error = raised
+        self.gone = True
+        self._fail_all(error)
+        self.runner.release(self.port)
+
+    def _fail_all(self, error: BaseException) -> None:
+        while self.queue:
+            try:
+                self.queue.popleft()[1]._fail(error)
+            except IndexError:
+                break
+        for _, _, result in list(self.jobs.values()):
+            result._fail(error)
+        self.jobs.clear()
+
+    def _loop(self) -> None:
+        runner, port = self.runner, self.port
+        while not runner.dead:
+            while self.queue:
+                self._begin(*self.queue.popleft())
+            if self.closing and not self.jobs:
+                runner.close_engine()
+                return
+            self._turn(L.WAIT_KICK)
+
+    def _begin(self, call: Call, result: AsyncResult[Any]) -> None:
+        call.ordered = False
+        try:
+            job = Job(self.runner, call, self.port, False)
+            if job.source.n == 0:
+                result._complete([])
+                return
+            job.begin()
+        except BaseException as error:  # of this call alone: its function does not pickle, say
+            result._fail(error)
+            return
+        self.jobs[job.id] = job, [], result
+        self._turn(L.WAIT_NONE)
+
+    def _turn(self, wait: int) -> None:
+        """Encode all offers, look (or wait) once, take in what has come."""
+        port, runner = self.port, self.runner
+        words = port.words
+        while True:
+            offers = words[L.W_OFFERS]
+            for k in range(offers):
+                self._encode(k)
+            found = port.step(port.handle, offers, wait)
+            if found < 0:
+                self._failed(found)
+                return
+            if found & L.FOUND_NEEDS:
+                runner.start_workers(port)
+            if found & L.FOUND_EVENTS:
+                self._take_in(words[L.W_EVENTS])
+            if not words[L.W_OFFERS]:
+                return
+            wait = L.WAIT_NONE
+
+    def _encode(self, k: int) -> None:
+        words = self.port.words
+        entry = self.jobs.get(words[L.W_OFFER + L.OFFER_WORDS * k])
+        if entry is None:
+            return  # given up meanwhile: the engine drops the offer
+        job, _, result = entry
+        try:
+            job.encode(k)
+        except BaseException as error:  # of this job alone
+            self._give_up(job, result, error)
+
+    def _take_in(self, events: int) -> None:
+        words = self.port.words
+        for k in range(events):
+            entry = self.jobs.get(words[L.W_EVENT + L.EVENT_WORDS * k])
+            if entry is None:
+                continue
+            job, out, result = entry
+            try:
+                first, values, error = job.results(k)
+            except BaseException as raised:
+                self._give_up(job, result, raised)
+                continue
+            if error is not None:
+                self._give_up(job, result, error)
+                continue
+            end = first + len(values)
+            if end > len(out):
+                out += [_MISSING] * (end - len(out))
+            out[first:end] = values
+            job.delivered += len(values)
+            if job.delivered == job.source.n:
+                del self.jobs[job.id]
+                self.runner.ended(job.id)
+                result._complete(out)
+
+    def _give_up(self, job: Job, result: AsyncResult[Any], error: BaseException) -> None:
+        self.jobs.pop(job.id, None)
+        self.runner.engine.lib.swg_cancel(self.port.handle, job.id, 0)  # it may be unknown by now: nothing is lost
+        self.runner.ended(job.id)
+        result._fail(error)
+
+    def _failed(self, code: int) -> None:
+        """The engine refused: every job of this port hears why. The next one tries anew."""
+        try:
+            self.runner.raise_code(self.port, code)
+        except BaseException as error:
+            for job, _, result in list(self.jobs.values()):
+                self._give_up(job, result, error)
+
+
+_MISSING = None

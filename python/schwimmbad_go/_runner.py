@@ -1,0 +1,367 @@
+"""One pool's engine, workers and ports: what its jobs share."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import types
+from collections.abc import Generator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final
+
+from . import _layout as L
+from . import error as _error
+from ._blobs import Blobs, Function
+from ._call import Call
+from ._engine import Engine, Port
+from ._functions import Encoder, Snapshot
+from ._job import Job, raise_start_failure
+from ._payload import Encoded, encode_pickle
+from ._pump import Pump
+from ._results import AsyncResult
+from ._start import ForkServerStarter, ForkStarter, Initializer, spawn_command, write_setup
+
+_MAX_KEYS: Final = 4096
+
+
+class SpawnStarter:
+    """Fresh interpreters, started and replaced by the engine itself."""
+
+    prefix = "SpawnPoolWorker"
+
+    def start(self, index: int) -> int:
+        """The engine does it."""
+        raise _error.EngineError("the engine starts spawned workers itself")
+
+    def exit_code(self, pid: int) -> int | None:
+        """The engine collects the status of its own children."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+class Runner:
+    """Engine, workers and ports of one pool.
+
+    Parameters
+    ----------
+    workers : int
+    method : str
+        ``fork``, ``forkserver`` or ``spawn``.
+    initializer : Initializer
+    max_tasks : int
+        A worker is replaced after so many tasks; 0: never.
+    """
+
+    def __init__(self, workers: int, method: str, initializer: Initializer, max_tasks: int) -> None:
+        self.workers = workers
+        self.lock = threading.Lock()
+        self.owner = os.getpid()
+        self.ports: list[Port] = []
+        self.users = 0  # ports in use: the arena must stay
+        self.closed = self.dead = self.freed = False
+        self.pump: Pump | None = None
+        self.keys: dict[Any, int] = {}
+        self.plain: dict[int, tuple[Any, Function]] = {}  # functions that are plain references, by id
+        command = spawn_command() if method == "spawn" else None
+        self.engine = Engine(workers, max_tasks, command)
+        self.arena = self.engine.arena
+        self.blobs = Blobs(self.engine, workers)
+        try:
+            self._start(method, initializer)
+        except BaseException:
+            self.terminate()
+            self.join()
+            raise
+
+    def _start(self, method: str, initializer: Initializer) -> None:
+        engine = self.engine
+        self.snapshot = Snapshot() if method == "fork" else None
+        self.encoder = Encoder(self.snapshot)
+        self.starter: Any
+        if method == "fork":
+            self.starter = ForkStarter(engine, initializer)
+        else:
+            pair = (initializer.func, initializer.args)
+            data = self.encoder.encode(pair, partial(_in_band), "the initializer")[1]
+            prefix = SpawnStarter.prefix if method == "spawn" else ForkServerStarter.prefix
+            write_setup(engine, prefix, bytes(data))
+            if method == "spawn":
+                self.starter = SpawnStarter()
+                engine.check(engine.lib.swg_start(engine.handle))
+                return
+            self.starter = ForkServerStarter(engine)
+        for index in range(self.workers):
+            self.starter.start(index)
+
+    # ---- ports ---------------------------------------------------------------------------------------------
+
+    def acquire(self) -> Port:
+        """A port for the calling thread."""
+        with self.lock:
+            if self.freed or self.dead:
+                raise _error.PoolClosed("the pool was terminated")
+            self.users += 1
+            if self.ports:
+                return self.ports.pop()
+        try:
+            return self.engine.open_port()
+        except BaseException:
+            with self.lock:
+                self.users -= 1
+            raise
+
+    def release(self, port: Port) -> None:
+        """Give a port back."""
+        with self.lock:
+            self.users -= 1
+            self.ports.append(port)
+            last = self.dead and self.users == 0
+        if last:
+            self.free()
+
+    def check_alive(self) -> None:
+        """Raise if the pool was terminated while user code ran."""
+        if self.dead:
+            raise _error.PoolClosed("the pool was terminated")
+
+    # ---- functions -----------------------------------------------------------------------------------------
+
+    def function(self, func: Any) -> tuple[Function, bool]:
+        """The stored function, and whether it is a plain reference without state."""
+        known = self.plain.get(id(func))
+        if known is not None and known[0] is func:
+            return known[1], True
+        encoded = self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")
+        stored = self.store(encoded)
+        if type(func) is types.FunctionType and self.encoder.is_reference(func, encoded[1]):
+            if len(self.plain) >= 256:
+                self.plain.clear()
+            self.plain[id(func)] = func, stored
+            return stored, True
+        return stored, False
+
+    def store(self, encoded: Encoded) -> Function:
+        """Put an encoded function into shared memory unless it is there."""
+        with self.lock:
+            return self.blobs.function(encoded)
+
+    def time_key(self, func: Any) -> int:
+        """A small number under which the engine remembers how long tasks of this function take."""
+        while type(func) is partial:
+            func = func.func
+        func = getattr(func, "__func__", func)
+        key = getattr(func, "__code__", None) or type(func)
+        if isinstance(func, types.BuiltinFunctionType):
+            key = func
+        number = self.keys.get(key)
+        if number is None:
+            if len(self.keys) >= _MAX_KEYS:
+                self.keys.clear()
+            number = self.keys[key] = len(self.keys) + 1
+        return number
+
+    def begun(self, job: int) -> None:
+        """A job started."""
+        self.blobs.begun(job)
+
+    def ended(self, job: int) -> None:
+        """A job ended."""
+        if self.blobs.retired:
+            with self.lock:
+                self.blobs.ended(job)
+        else:
+            self.blobs.active.discard(job)
+
+    # ---- workers -------------------------------------------------------------------------------------------
+
+    def start_workers(self, port: Port) -> None:
+        """Start the workers that the engine asks this thread for."""
+        words = port.words
+        needs = [words[L.W_NEED + i] for i in range(words[L.W_NEEDS])]
+        engine = self.engine
+        for k, index in enumerate(needs):
+            try:
+                if self.snapshot is not None:
+                    self.snapshot.again()
+                    self.plain.clear()
+                self.starter.start(index)
+            except BaseException:
+                for missed in needs[k:]:
+                    engine.lib.swg_attach(engine.handle, missed, 0, 0)
+                raise
+
+    def raise_code(self, port: Port, code: int) -> None:
+        """Turn a negative code into its exception."""
+        text = self.engine.lib.swg_last_error().decode(errors="replace")
+        if not self.freed:
+            raise_start_failure(self, port, code, text)
+        self.engine.check(code)
+
+    @staticmethod
+    def overdue(deadline: float) -> bool:
+        """Whether a deadline of ``time.monotonic()`` has passed."""
+        return time.monotonic() >= deadline
+
+    @staticmethod
+    def patience(wait: int, deadline: float) -> int:
+        """The wait argument of a step that must end at a deadline."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return L.WAIT_NONE
+        return wait | min(int(left * 1000) + 1, 100) << 8
+
+    # ---- running -------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def job(self, call: Call, static: bool) -> Generator[Job, None, None]:
+        """A job on a port of its own; whatever ends it, nothing of it stays behind."""
+        port = self.acquire()
+        job = Job(self, call, port, static)
+        try:
+            yield job
+        except BaseException as error:
+            self._give_up(job, isinstance(error, KeyboardInterrupt) and not isinstance(error, _error.PoolError))
+            raise
+        finally:
+            self.release(port)
+
+    def _give_up(self, job: Job, kill: bool) -> None:
+        if job.id > 0 and not self.freed:
+            self.engine.lib.swg_cancel(job.port.handle, job.id, kill)  # it may be unknown by now: nothing is lost
+            self.ended(job.id)
+
+    def collect(self, call: Call) -> list[Any]:
+        """Run a call and return its results in input order."""
+        call.ordered = False
+        with self.job(call, True) as job:
+            n = job.source.n
+            if n == 0:
+                return []
+            job.begin()
+            out: list[Any] = []
+            for first, values in job.run(L.WAIT_BATCH):
+                if len(values) == n:
+                    return values if type(values) is list else list(values)
+                end = first + len(values)
+                if first == len(out):
+                    out += values
+                else:
+                    if end > len(out):
+                        out += [None] * (end - len(out))
+                    out[first:end] = values
+            return out
+
+    def stream(self, call: Call) -> Generator[tuple[int, list[Any]], None, None]:
+        """Run a call and yield its results as they come."""
+        with self.job(call, False) as job:
+            if job.source.n == 0:
+                return
+            job.begin()
+            yield from job.run(L.WAIT_ANY)
+
+    def broadcast(self, call: Call) -> list[Any]:
+        """Run a call of one task per worker, each on another worker."""
+        call.ordered = True
+        with self.job(call, True) as job:
+            job.begin(L.JOB_BROADCAST)
+            out: list[Any] = []
+            for _, values in job.run(L.WAIT_BATCH):
+                out += values
+            return out
+
+    def submit(self, call: Call, result: AsyncResult[Any]) -> None:
+        """Run a call in the background."""
+        with self.lock:
+            if self.closed or self.dead:
+                raise _error.PoolClosed()
+            if self.pump is None or not self.pump.is_alive():
+                self.pump = Pump(self)
+                self.pump.start()
+            pump = self.pump
+        pump.put(call, result)
+
+    # ---- the end -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """No new work; the workers leave after what is under way."""
+        with self.lock:
+            if self.closed:
+                return
+            self.closed = True
+            pump = self.pump
+        if pump is not None and pump.is_alive():
+            pump.close()
+        else:
+            self.close_engine()
+
+    def close_engine(self) -> None:
+        """Let the workers leave."""
+        if not self.freed:
+            self.engine.check(self.engine.lib.swg_close(self.engine.handle))
+
+    def terminate(self) -> None:
+        """End the workers now."""
+        with self.lock:
+            self.closed = self.dead = True
+            pump = self.pump
+        if not self.freed:
+            self.engine.check(self.engine.lib.swg_terminate(self.engine.handle))
+        if pump is not None:
+            pump.close()
+
+    def join(self) -> None:
+        """Wait until the workers have left, then give everything back."""
+        engine = self.engine
+        while not self.freed:
+            if engine.check(engine.lib.swg_join(engine.handle, 100)) == 0:
+                break
+        pump = self.pump
+        if pump is not None and pump is not threading.current_thread():
+            pump.close()
+            pump.join()
+        with self.lock:
+            self.dead = True
+            idle = self.users == 0
+        if idle:
+            self.free()
+
+    def free(self) -> None:
+        """Give back memory and descriptors; nobody uses them any more."""
+        with self.lock:
+            if self.freed:
+                return
+            self.freed = True
+        starter = getattr(self, "starter", None)
+        if starter is not None:
+            starter.close()
+        self.ports.clear()
+        self.blobs.latest = None
+        self.blobs.functions.clear()
+        self.plain.clear()
+        self.engine.check(self.engine.lib.swg_free(self.engine.handle))
+
+
+def _in_band(obj: Any) -> Encoded:
+    import pickle
+
+    return 0, pickle.dumps(obj, 5), []
+
+
+def _name(func: Any) -> str:
+    name = getattr(func, "__qualname__", None)
+    return repr(func) if name is None else f"{getattr(func, '__module__', '?')}.{name}"
+
+
+def shut_down(runner: Runner) -> None:
+    """The net under a pool that nobody closed: at garbage collection and at exit."""
+    if runner.owner != os.getpid() or runner.freed:
+        return
+    if sys.is_finalizing():
+        return  # the end of this process ends the workers: their lifeline
+    runner.terminate()
+    runner.join()

@@ -1,0 +1,294 @@
+"""Starting workers: fork of the user's Python, a fork server, or fresh interpreters.
+
+Fork is the default on Linux: half of the public code relies on workers seeing what was set before the pool was made. The
+other two start clean; their workers get functions of ``__main__`` by value and never import the script again, so an
+unguarded script does not multiply itself.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import os
+import pickle
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from typing import Any, Final, NoReturn
+
+from . import _engine, _worker
+from . import _layout as L
+from . import error as _error
+
+METHODS: Final = ("fork", "forkserver", "spawn")
+_REQUEST: Final = struct.Struct("<cq")
+_REPLY: Final = struct.Struct("<qq")
+
+
+def method_of(context: Any, start_method: str | None) -> str:
+    """The start method that the constructor's arguments ask for.
+
+    Parameters
+    ----------
+    context : None, str, or a context of multiprocessing or multiprocess
+    start_method : str or None
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a context; no such method.
+    """
+    asked: Any = start_method if start_method is not None else context
+    if asked is None:
+        return "fork" if sys.platform.startswith("linux") else "spawn"
+    if not isinstance(asked, str):
+        get = getattr(asked, "get_start_method", None)
+        if get is None:
+            raise TypeError(f"context must be a start method or a multiprocessing context, not {asked!r}")
+        # The plain context answers with the package's default, which is forkserver from 3.14 on: ours is fork.
+        name = type(asked).__name__
+        asked = "fork" if name == "DefaultContext" else get()
+    if asked not in METHODS:
+        raise ValueError(f"cannot find context for {asked!r}; start methods are {', '.join(METHODS)}")
+    return str(asked)
+
+
+class Initializer:
+    """What a worker runs before its first task."""
+
+    def __init__(self, func: Callable[..., Any] | None, args: tuple[Any, ...]) -> None:
+        self.func = func
+        self.args = args
+
+
+def name_process(prefix: str, number: int) -> None:
+    """Make ``multiprocessing.current_process()`` say which worker this is, in both packages of that name."""
+    for package in ("multiprocessing", "multiprocess"):
+        process = sys.modules.get(f"{package}.process")
+        if process is None:
+            continue
+        me = process.BaseProcess(name=f"{prefix}-{number}")
+        me._identity = (number,)
+        me._parent_pid = os.getppid()
+        me._popen = None
+        process._current_process = me
+        process._children = set()
+        util = sys.modules.get(f"{package}.util")
+        if util is not None:  # finalizers of the master's are not this process's to run
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
+
+
+def quiet_fork() -> int:
+    """``os.fork`` without its warning about threads, which are the engine's and idle.
+
+    From Python 3.12 on os.fork() warns whenever a second thread exists. The hooks before and after run as in os.fork().
+    """
+    if sys.version_info < (3, 12) or sys.implementation.name != "cpython":
+        return os.fork()
+    api = ctypes.pythonapi
+    fork = ctypes.PyDLL(None, use_errno=True).fork
+    api.PyOS_BeforeFork()
+    pid: int = fork()
+    if pid == 0:
+        api.PyOS_AfterFork_Child()
+    else:
+        api.PyOS_AfterFork_Parent()
+        if pid < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+    return pid
+
+
+class ForkStarter:
+    """Forks workers from this process, as it is at that moment."""
+
+    prefix = "ForkPoolWorker"
+
+    def __init__(self, engine: _engine.Engine, initializer: Initializer) -> None:
+        import multiprocessing.process  # noqa: F401  (so that a worker can say its name there)
+
+        self.engine = engine
+        self.initializer = initializer
+        self.started = 0
+
+    def start(self, index: int) -> int:
+        """Start worker `index`; returns its pid."""
+        engine = self.engine
+        self.started += 1
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # or the child would print what is buffered again
+        with _engine.forking_worker(engine):
+            pid = quiet_fork()
+            if pid == 0:
+                self._child(index)
+        engine.check(engine.lib.swg_attach(engine.handle, index, pid, 1))
+        return pid
+
+    def _child(self, index: int) -> NoReturn:
+        try:
+            name_process(self.prefix, self.started)
+            channel = _worker.Channel(index, self.engine.arena, self.engine.worker_fds)
+            _worker.start(channel, self.initializer.func, self.initializer.args)
+        except BaseException:  # nothing may return into the master's code in this process
+            sys.excepthook(*sys.exc_info())
+        finally:
+            os._exit(1)
+
+    def exit_code(self, pid: int) -> int | None:
+        """The engine collects the status of its own children."""
+        return None
+
+    def close(self) -> None:
+        """Nothing to end."""
+
+
+def _code(function: str, extra: str = "") -> list[str]:
+    """Arguments of a fresh interpreter that runs a function of this package."""
+    import subprocess
+
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    flags: list[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    module, name = function.rsplit(".", 1)
+    code = f"import sys; sys.path.insert(0, {root!r}); from {module} import {name}; {name}({extra})"
+    return [sys.executable, *flags, "-c", code]
+
+
+def spawn_command() -> list[str]:
+    """What the engine starts as a spawned worker."""
+    return _code("schwimmbad_go._worker.main")
+
+
+def write_setup(engine: _engine.Engine, prefix: str, initializer: bytes) -> None:
+    """Leave in shared memory what a fresh worker reads first."""
+    data = pickle.dumps((prefix, sys.path, sys.argv, initializer), 5)
+    at = engine.check(engine.lib.swg_alloc(engine.handle, L.FRAME_SIZE + len(data)))
+    L.FRAME.pack_into(engine.arena, at, L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, 0, 0, 0, 0, 0, 0, len(data), 0, 0, 0, 0, 0)
+    engine.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + len(data)] = data
+    engine.check(engine.lib.swg_set_setup(engine.handle, at))
+
+
+def enter(setup: Any, index: int) -> tuple[Callable[..., Any] | None, tuple[Any, ...]]:
+    """In a fresh worker: take over the master's path and arguments, return the initializer."""
+    if setup is None:
+        return None, ()
+    import multiprocessing.process  # noqa: F401
+
+    prefix, path, argv, initializer = setup
+    sys.path[:] = path
+    sys.argv[:] = argv
+    name_process(prefix, index + 1)
+    func, args = pickle.loads(initializer)
+    return func, args
+
+
+class ForkServerStarter:
+    """Forks workers from a fresh, single-threaded interpreter beside this process."""
+
+    prefix = "ForkServerPoolWorker"
+
+    def __init__(self, engine: _engine.Engine) -> None:
+        import subprocess
+
+        self.engine = engine
+        self.started = 0
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.process = subprocess.Popen(  # noqa: S603
+                _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),)
+            )
+            # The descriptors go over the socket: pass_fds would keep the numbers, which may be anything here.
+            socket.send_fds(ours, [b"f"], list(engine.worker_fds))
+            self.socket = ours.dup()
+
+    def start(self, index: int) -> int:
+        """Start worker `index`; returns its pid."""
+        self.started += 1
+        pid = self._ask(b"S", index | self.started << 32)
+        engine = self.engine
+        engine.check(engine.lib.swg_attach(engine.handle, index, pid, 0))
+        return pid
+
+    def _ask(self, what: bytes, value: int) -> int:
+        try:
+            self.socket.sendall(_REQUEST.pack(what, value))
+            reply = self.socket.recv(_REPLY.size, socket.MSG_WAITALL)
+        except OSError as error:
+            raise self._gone() from error
+        if len(reply) < _REPLY.size:
+            raise self._gone()
+        value, code = _REPLY.unpack(reply)
+        if code:
+            raise OSError(code, f"the fork server cannot start a worker: {os.strerror(code)}")
+        return int(value)
+
+    def _gone(self) -> _error.EngineError:
+        return _error.EngineError(f"the fork server (pid {self.process.pid}) has ended; make a new pool")
+
+    def exit_code(self, pid: int) -> int | None:
+        """Exit code of a worker that is dead: it is the server's child, so the server knows."""
+        try:
+            return self._ask(b"W", pid)
+        except (OSError, _error.EngineError):
+            return None
+
+    def close(self) -> None:
+        """End the server."""
+        self.socket.close()
+        self.process.wait()
+
+
+def serve_forks(fd: int) -> NoReturn:
+    """The fork server: one request at a time, until the master closes the socket."""
+    sock = socket.socket(fileno=fd)
+    sock.set_inheritable(False)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    import mmap
+
+    _, raw, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(5 * 4))
+    fds = array.array("i")
+    fds.frombytes(raw[0][2][: 5 * fds.itemsize])
+    arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
+    while True:
+        request = sock.recv(_REQUEST.size, socket.MSG_WAITALL)
+        if len(request) < _REQUEST.size:
+            os._exit(0)
+        what, value = _REQUEST.unpack(request)
+        if what == b"W":
+            sock.sendall(_REPLY.pack(_reap(value), 0))
+            continue
+        try:
+            pid = os.fork()
+        except OSError as error:
+            sock.sendall(_REPLY.pack(0, error.errno or 1))
+            continue
+        if pid == 0:
+            sock.close()
+            _forked(value & 0xFFFFFFFF, value >> 32, arena, list(fds))
+        sock.sendall(_REPLY.pack(pid, 0))
+
+
+def _reap(pid: int) -> int:
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    except ChildProcessError:
+        return 0
+
+
+def _forked(index: int, number: int, arena: memoryview, fds: list[int]) -> NoReturn:
+    try:
+        channel = _worker.Channel(index, arena, fds)
+        try:
+            initializer, initargs = enter(pickle.loads(channel.setup() or b"N."), number - 1)
+        except Exception as error:  # the user's initializer is being unpickled
+            from . import _errors
+
+            _worker.fail_start(channel, _errors.make_record(error, _errors.READ))
+        _worker.start(channel, initializer, initargs)
+    except BaseException:  # nothing may return into the server's loop in this process
+        sys.excepthook(*sys.exc_info())
+    finally:
+        os._exit(1)

@@ -1,0 +1,533 @@
+"""The worker: read a record, run the chunk it names, answer; again.
+
+It runs on the standard library alone and never calls the engine: a forked child inherits a Go runtime that does not
+live there. docs/PROTOCOL.md specifies what happens here, so that a worker can be written in any language.
+
+Order matters for what a death leaves behind. The claim is stored before anything of the chunk is looked at, the running
+block before it runs, the results before the count that makes them valid: whenever the process dies, the engine
+finds in shared memory which task ran and which results are safe.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from itertools import islice, starmap
+from time import monotonic_ns
+from typing import Any, Final, NoReturn
+
+from . import _errors, _payload
+from . import _layout as L
+
+# Results are written out when this much time has passed since the last time: what a crash can cost is the work of
+# 100 us, and the writing (some 2 us) stays below 2 % of it.
+FLUSH_NS: Final = 100_000
+MIN_BLOCK: Final = 16 << 10
+
+
+class Channel:
+    """What connects a worker to its pool.
+
+    Parameters
+    ----------
+    index : int
+        Place of the worker in the pool, from 0.
+    arena : memoryview
+        The shared memory, format ``B``.
+    fds : sequence of int
+        Descriptors: work, answer, gate, life, arena.
+    """
+
+    def __init__(self, index: int, arena: memoryview, fds: Sequence[int]) -> None:
+        self.index = index
+        self.arena = arena
+        self.work, self.answer, self.gate, self.life, self.memory = fds
+        cells, size = (L.WORD.unpack_from(arena, at)[0] for at in (L.CTL_CELLS, L.CTL_CELL_SIZE))
+        self.cell: int = cells + index * size
+        self.max_tasks: int = L.WORD.unpack_from(arena, L.CTL_MAX_TASKS)[0]
+
+    def control(self, code: int) -> None:
+        """Tell the master what happens to this worker."""
+        os.write(self.answer, L.RECORD.pack(0, code << 24 | self.index))
+
+    def setup(self) -> bytes | None:
+        """What a worker that was started as a fresh program reads first."""
+        at: int = L.WORD.unpack_from(self.arena, L.CTL_SETUP)[0]
+        if not at:
+            return None
+        nbytes: int = L.FRAME.unpack_from(self.arena, at)[10]
+        return bytes(self.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + nbytes])
+
+
+class Heap:
+    """The worker's own range of the arena, for results that do not fit behind their tasks.
+
+    The worker alone takes blocks and marks them in use, the reader alone marks them free: one word each way and no
+    lock. Free blocks are reused, last one first, because touched pages copy twenty times faster than fresh ones.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        arena = channel.arena
+        self.arena = arena
+        self.top_at = channel.cell + L.CELL_HEAP_TOP
+        heaps, size = (L.WORD.unpack_from(arena, at)[0] for at in (L.CTL_HEAPS, L.CTL_HEAP_SIZE))
+        start = heaps + channel.index * size
+        self.end: int = start + size
+        self.top: int = L.WORD.unpack_from(arena, self.top_at)[0]
+        self.blocks: list[tuple[int, int]] = []  # offset, size
+        while start < self.top:  # what a predecessor that died left: blocks may still be read
+            nbytes: int = L.WORD.unpack_from(arena, start)[0]
+            if nbytes < MIN_BLOCK:  # it died while making this one
+                break
+            self.blocks.append((start, nbytes))
+            start += nbytes
+        self.top = start
+
+    def take(self, nbytes: int) -> int:
+        """Offset of a block with room for `nbytes` of data behind its head."""
+        want = max(nbytes + L.HEAP_HEAD, MIN_BLOCK)
+        for at in range(len(self.blocks) - 1, -1, -1):
+            off, size = self.blocks[at]
+            if want <= size <= 4 * want and not L.WORD32.unpack_from(self.arena, off + L.HEAP_STATE)[0]:
+                L.WORD32.pack_into(self.arena, off + L.HEAP_STATE, 1)
+                if at != len(self.blocks) - 1:
+                    self.blocks.append(self.blocks.pop(at))
+                return off
+        size = 1 << (want - 1).bit_length()
+        if size > self.end - self.top:
+            raise MemoryError(
+                f"a result of {nbytes} bytes does not fit into what is left of this worker's shared memory "
+                f"({self.end - self.top} bytes); SCHWIMMBAD_GO_ARENA sets the size of the whole"
+            )
+        off = self.top
+        L.WORD.pack_into(self.arena, off, size)
+        L.WORD32.pack_into(self.arena, off + L.HEAP_STATE, 1)
+        self.top += size
+        L.WORD.pack_into(self.arena, self.top_at, self.top)
+        self.blocks.append((off, size))
+        return off
+
+
+class Functions:
+    """The function of the job at hand, and the large buffers that it and the tasks share.
+
+    Rebuilt for each job, from private mappings of the stored bytes: what a task of one map changed in the function's
+    state is not seen by the next map. Within one map a worker's tasks share one copy.
+    """
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.job = self.serial = 0
+        self.func: Any = None
+        self.maps: dict[int, mmap.mmap] = {}
+        self.zombies: list[mmap.mmap] = []  # a view of the user's outlived its job
+
+    def get(self, job: int, serial: int, at: int, flags: int) -> Callable[..., Any]:
+        """The function of a job."""
+        if serial == self.serial and (job == self.job or flags & L.STATELESS):
+            return self.func  # type: ignore[no-any-return]
+        self.serial = 0
+        self.func = None
+        self.enter(job)
+        arena = self.channel.arena
+        frame = L.FRAME.unpack_from(arena, at)
+        nbuf, nbytes = frame[4], frame[10]
+        table = at + L.FRAME_SIZE
+        buffers = [self.buffer(*L.TABLE.unpack_from(arena, table + 16 * i)) for i in range(nbuf)]
+        start = table + 16 * nbuf
+        self.func = _payload.decode(L.PICKLE, arena[start : start + nbytes], buffers)
+        self.serial = serial
+        return self.func  # type: ignore[no-any-return]
+
+    def enter(self, job: int) -> None:
+        """Forget what belonged to an earlier job."""
+        if job == self.job:
+            return
+        self.job = job
+        self.func = None
+        self.serial = 0
+        self.zombies += self.maps.values()
+        self.maps = {}
+        kept = []
+        for m in self.zombies:
+            try:
+                m.close()
+            except BufferError:  # the user's code still holds a view: it stays valid, its memory stays ours
+                kept.append(m)
+        self.zombies = kept
+        if not kept:
+            L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, 0)
+
+    def buffer(self, at: int, nbytes: int) -> memoryview:
+        """A private, writable view of shared bytes: changes stay in this worker and end with the job."""
+        m = self.maps.get(at)
+        if m is None:
+            if not self.maps and not self.zombies:
+                L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, self.job)
+            m = mmap.mmap(self.channel.memory, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=at)
+            self.maps[at] = m
+        return memoryview(m)
+
+
+class Chunk:
+    """One chunk: its place, the reply under construction, and where the next results go."""
+
+    __slots__ = ("arena", "count", "cursor", "done", "end", "failing", "first", "heap", "job", "last", "nbytes", "segments", "slot")
+
+    def __init__(self, arena: memoryview, heap: Heap, slot: int, job: int, first: int, count: int, cursor: int) -> None:
+        self.arena, self.heap, self.slot, self.job = arena, heap, slot, job
+        self.first, self.count = first, count
+        self.cursor = cursor  # free part of the slot
+        self.end: int = slot + L.WORD.unpack_from(arena, slot + L.REPLY_CAPACITY)[0]
+        self.done = self.last = self.segments = self.nbytes = 0
+        self.failing = False  # a failure stands among the results
+
+    def put(self, values: list[Any]) -> None:
+        """Write results out; they are safe once `done` counts them."""
+        try:
+            kind, inband, large = _payload.encode_results(values)
+        except Exception as error:  # user code runs in __reduce__ and may raise anything
+            kind, inband, large, bad = _encode_singly(values, error)
+            self.failing = self.failing or bad
+        self.write(kind, L.HAS_ERRORS if self.failing else 0, len(values), inband, large)
+        self.done += len(values)
+        L.WORD32.pack_into(self.arena, self.slot + L.REPLY_DONE, self.done)
+
+    def put_error(self, record: _errors.Record) -> None:
+        """Write the error record of the task after the results."""
+        kind, inband, large = _payload.encode_pickle(tuple(record))
+        self.write(L.ERROR, 0, 1, inband, large)
+
+    def write(self, kind: int, flags: int, count: int, inband: Any, large: list[memoryview]) -> None:
+        """One RESULTS frame behind the others, in the slot if it fits, else in a block of the heap."""
+        arena = self.arena
+        head = L.FRAME_SIZE + 16 * len(large) + len(inband)
+        need = head + sum(b.nbytes + 64 for b in large)
+        block = 0
+        at = self.cursor
+        if at + need + 64 <= self.end:
+            self.cursor = (at + need + 63) & -64
+        else:
+            block = self.heap.take(need)
+            at = block + L.HEAP_HEAD
+        start = (at + head + 63) & -64
+        for i, b in enumerate(large):
+            L.TABLE.pack_into(arena, at + L.FRAME_SIZE + 16 * i, start, b.nbytes)
+            arena[start : start + b.nbytes] = b
+            start = (start + b.nbytes + 63) & -64
+        body = at + L.FRAME_SIZE + 16 * len(large)
+        arena[body : body + len(inband)] = inband
+        L.FRAME.pack_into(
+            arena, at, L.MAGIC, L.TYPE_RESULTS, kind, flags, len(large), self.job, 0, self.first + self.done, count,
+            0, len(inband), 0, 0, 0, block, 0,
+        )  # fmt: skip
+        if self.last:
+            L.WORD.pack_into(arena, self.last + 72, at)
+        else:
+            L.WORD.pack_into(arena, self.slot + L.REPLY_SEGMENTS, at)
+            self.segments = at
+        self.last = at
+        self.nbytes += need
+
+
+def _encode_singly(values: list[Any], error: Exception) -> tuple[int, Any, list[memoryview], bool]:
+    """Results that do not pickle: tried by value, else each becomes the failure of its own task."""
+    from . import _functions
+
+    try:
+        return *_functions.encode_by_value(values), False
+    except Exception:
+        if len(values) == 1:
+            values = [_errors.Failed(_errors.make_record(error, _errors.RESULT, 0))]
+    safe: list[Any] = []
+    for value in values:
+        try:
+            _payload.encode_pickle(value)
+            safe.append(value)
+        except Exception as why:
+            safe.append(_errors.Failed(_errors.make_record(why, _errors.RESULT, 0)))
+    return *_payload.encode_pickle(safe), True
+
+
+def serve(channel: Channel) -> NoReturn:
+    """Run chunks until the master closes the queue, then leave the process."""
+    worker = Worker(channel)
+    channel.control(L.HELLO)
+    read, work = os.read, channel.work
+    while True:
+        record = read(work, 8)
+        if len(record) < 8:
+            leave(0)
+        page, generation = L.RECORD.unpack(record)
+        worker.run(page << L.PAGE_SHIFT, generation)
+
+
+class Worker:
+    """State of a worker between chunks."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.arena = channel.arena
+        self.heap = Heap(channel)
+        self.functions = Functions(channel)
+        self.tasks = self.chunks = self.busy = 0
+        self.pinned: list[tuple[int, list[memoryview]]] = []
+        self.out = (sys.stdout, sys.stderr)
+
+    def run(self, slot: int, generation: int) -> None:
+        """Run one chunk and answer."""
+        arena, cell = self.arena, self.channel.cell
+        (magic, _, kind, flags, nbuf, job, chunk, first, count, block, nbytes, serial, budget, free, _, blob) = (
+            L.FRAME.unpack_from(arena, slot + L.SLOT_FRAME)
+        )
+        if chunk >> 32 != generation or magic != L.MAGIC:
+            return  # the slot belongs to another chunk by now: nobody waits for this one
+        L.CLAIM.pack_into(arena, cell + L.CELL_CLAIM, chunk, 0, 0, 0)
+        done = Chunk(arena, self.heap, slot, job, first, count, free or slot + self._frame_end(nbuf, nbytes))
+        began = monotonic_ns()
+        views: list[memoryview] = []
+        if L.WORD32.unpack_from(arena, slot + L.REPLY_CANCEL)[0]:
+            status = L.STOPPED
+        else:
+            status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, views)
+        spent = monotonic_ns() - began
+        if views:
+            self._let_go(slot, views)
+        self._answer(done, status, spent, generation, flags)
+
+    @staticmethod
+    def _frame_end(nbuf: int, nbytes: int) -> int:
+        return (L.SLOT_FRAME + L.FRAME_SIZE + 16 * nbuf + nbytes + 63) & -64
+
+    def _read_and_run(
+        self, done: Chunk, kind: int, flags: int, nbuf: int, nbytes: int, serial: int, blob: int, block: int,
+        budget: int, views: list[memoryview],
+    ) -> int:  # fmt: skip
+        try:
+            func = self.functions.get(done.job, serial, blob, flags)
+        except Exception as error:  # unpickling runs user code
+            done.put_error(_errors.make_record(error, _errors.READ))
+            return L.NO_FUNCTION
+        try:
+            tasks = self._tasks(done.slot, kind, nbuf, nbytes, done.job, views)
+        except Exception as error:
+            done.put_error(_errors.make_record(error, _errors.READ))
+            return L.UNREADABLE
+        if type(func) is tuple:  # preceded by a sys.path that differs from ours
+            func = func[1]
+        if flags & L.SOME_UNSENT:
+            calls: Any = map(_errors.Guard(func, flags), tasks)
+        elif flags & L.UNPACK_STAR:
+            calls = starmap(func, tasks)
+        elif flags & L.UNPACK_APPLY:
+            calls = (func(*args, **kwds) for args, kwds in tasks)
+        else:
+            calls = map(func, tasks)
+        return self._run_blocks(done, calls, flags, block, budget)
+
+    def _tasks(self, slot: int, kind: int, nbuf: int, nbytes: int, job: int, views: list[memoryview]) -> Any:
+        """The tasks of a chunk. Large buffers in the slot are used in place, shared ones through private mappings."""
+        arena = self.arena
+        table = slot + L.SLOT_FRAME + L.FRAME_SIZE
+        start = table + 16 * nbuf
+        data = arena[start : start + nbytes]
+        buffers = []
+        if nbuf:
+            end = slot + L.WORD.unpack_from(arena, slot + L.REPLY_CAPACITY)[0]
+            for i in range(nbuf):
+                at, n = L.TABLE.unpack_from(arena, table + 16 * i)
+                if slot <= at < end:
+                    view = arena[at : at + n]
+                    views.append(view)
+                else:
+                    self.functions.enter(job)
+                    view = self.functions.buffer(at, n)
+                buffers.append(view)
+        elif kind != L.PICKLE and nbytes >= _payload.OUT_OF_BAND:
+            views.append(data)
+        return _payload.decode(kind, data, buffers, True)
+
+    def _run_blocks(self, done: Chunk, calls: Any, flags: int, block: int, budget: int) -> int:
+        """Run the tasks in blocks; between two, look at the clock and at whether anyone still wants the results."""
+        arena, running_at, count = self.arena, self.channel.cell + L.CELL_RUNNING, done.count
+        cancel_at = done.slot + L.REPLY_CANCEL
+        start = flushed = now = monotonic_ns()
+        results: list[Any] = []
+        at = 0
+        while True:
+            n = min(block, count - at)
+            L.RUNNING.pack_into(arena, running_at, at, n, now)
+            want = len(results) + n
+            error: BaseException | None = None
+            try:
+                results.extend(calls if n == count else islice(calls, n))
+                if len(results) < want:  # map() takes a task's StopIteration for the end of the tasks
+                    error = StopIteration("raised by the task")
+            except BaseException as raised:
+                error = raised
+            if error is None:
+                at += n
+            else:
+                record = _errors.make_record(error)
+                error = None
+                at = done.done + len(results) + 1
+                if not flags & L.KEEP_GOING:
+                    if results:
+                        done.put(results)
+                    done.put_error(record)
+                    self.tasks += at
+                    return L.FAILED
+                results.append(_errors.Failed(record))
+                done.failing = True
+            now = monotonic_ns()
+            if at >= count:
+                if results:
+                    done.put(results)
+                self.tasks += count
+                return L.COMPLETE
+            stop = L.WORD32.unpack_from(arena, cancel_at)[0] or budget and now - start >= budget
+            if results and (stop or now - flushed >= FLUSH_NS):
+                done.put(results)
+                results = []
+                flushed = now
+            if stop:
+                self.tasks += at
+                return L.STOPPED
+
+    def _answer(self, done: Chunk, status: int, spent: int, generation: int, flags: int) -> None:
+        arena, channel = self.arena, self.channel
+        self.chunks += 1
+        self.busy += spent
+        L.COUNTS.pack_into(arena, channel.cell + L.CELL_TASKS, self.tasks, self.chunks, self.busy)
+        L.WORD.pack_into(arena, done.slot + 32, done.nbytes)
+        L.REPLY.pack_into(arena, done.slot, done.done, status, spent, done.segments, channel.index)
+        park = flags & L.PARK and status in (L.COMPLETE, L.FAILED)
+        if park:
+            channel.control(L.PARKED)
+        retire = 0 < channel.max_tasks <= self.tasks
+        if retire:
+            L.WORD.pack_into(arena, channel.cell + L.CELL_EXIT, 1)
+        os.write(channel.answer, L.RECORD.pack(done.slot >> L.PAGE_SHIFT, generation))
+        L.WORD.pack_into(arena, channel.cell + L.CELL_CLAIM, 0)
+        if retire:
+            channel.control(L.RETIRED)
+            leave(0)
+        for stream in self.out:  # what a task printed must not wait for the next chunk, or for ever
+            if stream is not None:
+                stream.flush()
+        if park and len(os.read(channel.gate, 8)) < 8:
+            leave(0)
+
+    def _let_go(self, slot: int, views: list[memoryview]) -> None:
+        """Release the views of the slot. If the user's code kept one, the slot must not be used again before it is gone."""
+        if not _released(views):
+            L.WORD32.pack_into(self.arena, slot + L.REPLY_PINNED, 1)
+            self.pinned.append((slot, views))
+        if self.pinned:
+            still = []
+            for at, kept in self.pinned:
+                if _released(kept):
+                    L.WORD32.pack_into(self.arena, at + L.REPLY_PINNED, 0)
+                else:
+                    still.append((at, kept))
+            self.pinned = still
+
+
+def _released(views: list[memoryview]) -> bool:
+    for view in views:
+        try:
+            view.release()
+        except BufferError:
+            return False
+    return True
+
+
+def follow_master(life: int) -> None:
+    """Die when the master dies, even in the middle of a task that holds the GIL.
+
+    The kernel sends SIGKILL when the last writing end of the lifeline goes. The signal is set on a file description of our own
+    (opened anew: descriptions are shared across fork, and with them owner and signal). PR_SET_PDEATHSIG would fire
+    when the *thread* that forked us ends.
+    """
+    import fcntl
+
+    own = os.open(f"/proc/self/fd/{life}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(own, fcntl.F_SETFL, fcntl.fcntl(own, fcntl.F_GETFL) | os.O_ASYNC)
+    # It may have died before we listened: then no signal will come.
+    try:
+        gone = os.read(own, 1) == b""
+    except BlockingIOError:
+        gone = False
+    if gone:
+        os._exit(1)
+
+
+def leave(code: int) -> NoReturn:
+    """End this process without the master's exit handlers, which a forked worker has inherited."""
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util._exit_function()  # finalizers registered in this worker, as a multiprocessing worker runs them
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    os._exit(code)
+
+
+def start(channel: Channel, initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> NoReturn:
+    """Set up and serve. The initializer's failure is told to the master, which raises it on the caller."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to handle; it ends the workers
+    follow_master(channel.life)
+    L.WORD.pack_into(channel.arena, channel.cell + L.CELL_PID, os.getpid())
+    if initializer is not None:
+        try:
+            initializer(*initargs)
+        except BaseException as error:
+            fail_start(channel, _errors.make_record(error))
+    serve(channel)
+
+
+def fail_start(channel: Channel, record: _errors.Record) -> NoReturn:
+    """Leave word why this worker cannot serve."""
+    kind, data, _ = _payload.encode_pickle(tuple(record))
+    at = Heap(channel).take(L.FRAME_SIZE + len(data)) + L.HEAP_HEAD
+    L.FRAME.pack_into(channel.arena, at, L.MAGIC, L.TYPE_RESULTS, L.ERROR, 0, 0, 0, 0, 0, 1, 0, len(data), 0, 0, 0, 0, 0)
+    channel.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + len(data)] = data
+    L.WORD.pack_into(channel.arena, channel.cell + L.CELL_ERROR, at)
+    L.WORD.pack_into(channel.arena, channel.cell + L.CELL_EXIT, 1)
+    channel.control(L.INIT_FAILED)
+    leave(1)
+
+
+def main() -> NoReturn:
+    """Entry of a worker that was started as a fresh program: ``python -m schwimmbad_go._worker``."""
+    import pickle
+
+    spec = os.environ.pop(L.WORKER_ENV, "")
+    try:
+        version, index, fds = spec.split(":")
+        numbers = [int(fd) for fd in fds.split(",")]
+        place = int(index)
+    except ValueError:
+        sys.exit(f"this program is a worker of schwimmbad-go; a pool starts it with {L.WORKER_ENV} set (found {spec!r})")
+    if int(version) != L.ABI:
+        sys.exit(f"worker protocol {L.ABI}, but the pool speaks {version}: two versions of schwimmbad-go are mixed")
+    for fd in numbers:
+        os.set_inheritable(fd, False)
+    arena = memoryview(mmap.mmap(numbers[-1], 0)).cast("B")
+    channel = Channel(place, arena, numbers)
+    from . import _start
+
+    try:
+        initializer, initargs = _start.enter(pickle.loads(channel.setup() or b"N."), place)
+    except Exception as error:  # the user's initializer is being unpickled
+        fail_start(channel, _errors.make_record(error, _errors.READ))
+    start(channel, initializer, initargs)
+
+
+if __name__ == "__main__":
+    main()

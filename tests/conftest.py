@@ -1,0 +1,136 @@
+"""Fixtures: the pools of the registry, gates, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gc
+import os
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Workers and scripts import `helpers` by name, whatever import mode pytest runs in.
+if str(Path(__file__).parent) not in sys.path:
+    sys.path.insert(0, str(Path(__file__).parent))
+
+from helpers import leaks, tasks  # noqa: E402
+from helpers.gates import Gate  # noqa: E402
+from pools_under_test import KINDS, PoolKind  # noqa: E402
+
+# A hang inside the engine cannot be ended by a signal handler of Python's: the process is ended, with all stacks.
+HARD_LIMIT = 150.0  # seconds per test, beyond every pytest-timeout
+
+# Whatever is started by exec from here on can be told from other processes of the machine.
+os.environ.setdefault(leaks.MARK, uuid.uuid4().hex)
+
+_failed = pytest.StashKey[bool]()
+_standing: dict[str, Any] = {}  # one open pool per kind, for the cases that only use it
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    outcome = yield
+    if outcome.get_result().failed:  # type: ignore[attr-defined]
+        item.stash[_failed] = True
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of collected items live as long as the session: keep them out of every later collection."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """For the clean-up part of a fixture: whether the case itself failed."""
+    return lambda: request.node.stash.get(_failed, False)
+
+
+@pytest.fixture(autouse=True)
+def hard_limit() -> Iterator[None]:
+    stderr = sys.__stderr__
+    with contextlib.ExitStack() as stack:
+        if stderr is not None:
+            faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=stderr)
+            stack.callback(faulthandler.cancel_dump_traceback_later)
+        yield
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    """What tasks left in this process, on a pool without workers, is not for the next case."""
+    yield
+    tasks.STATE.clear()
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.name)
+def kind(request: pytest.FixtureRequest) -> PoolKind:
+    """Each pool of the registry in turn."""
+    found: PoolKind = request.param
+    return found
+
+
+@pytest.fixture
+def pool(kind: PoolKind, has_failed: Callable[[], bool]) -> Iterator[Any]:
+    """A standing pool with two workers, shared by the cases of its kind; renewed after a failed case.
+
+    That one pool serves hundreds of unrelated calls is part of the test. Cases that end the pool use `fresh`.
+    """
+    if kind.name not in _standing:
+        _standing[kind.name] = kind(2)
+    yield _standing[kind.name]
+    if has_failed():
+        _standing.pop(kind.name).terminate()
+
+
+@pytest.fixture
+def fresh(kind: PoolKind) -> Iterator[Callable[..., Any]]:
+    """Makes pools of this kind that are terminated after the case, whatever happened in it."""
+    made = []
+
+    def make(processes: int = 2, **options: Any) -> Any:
+        made.append(kind(processes, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.terminate()
+        one.join()
+
+
+@pytest.fixture
+def clean(kind: PoolKind) -> Iterator[None]:
+    """Fails the case if a process, thread, descriptor or shared memory is left one second after it.
+
+    Order the fixtures as (clean, fresh): fixtures end in reverse, so the pools are gone when this one looks.
+    """
+    if kind.name not in _warm:
+        # The first pool of a process may keep what serves all later ones: the engine, the standard library's forkserver.
+        first = kind(1)
+        list(first.map(abs, [1]))
+        first.terminate()
+        first.join()
+        del first
+        _warm.add(kind.name)
+    with leaks.nothing_left():
+        yield
+
+
+_warm: set[str] = set()
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Iterator[Gate]:
+    one = Gate(tmp_path / "gate")
+    yield one
+    one.close()
+
+
+def pytest_sessionfinish() -> None:
+    while _standing:
+        _standing.popitem()[1].terminate()

@@ -1,0 +1,214 @@
+"""Choosing how workers start: names, contexts, defaults, and scripts under spawn and forkserver."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schwimmbad_go
+from helpers import leaks, scripts, tasks
+from pools_under_test import FORKSERVER, SPAWN
+
+METHODS = ("fork", "forkserver", "spawn")
+
+
+def how_started(_: Any = None) -> tuple[str, bool]:
+    """Name of the worker, and whether it shares the test's imports: only a fork does."""
+    return multiprocessing.current_process().name, "pytest" in sys.modules
+
+
+def check(pool: Any, method: str) -> None:
+    with pool:
+        assert pool.map(tasks.square, range(5)) == [0, 1, 4, 9, 16]
+        names = {"fork": "ForkPoolWorker-", "forkserver": "ForkServerPoolWorker-", "spawn": "SpawnPoolWorker-"}
+        for name, _ in pool.broadcast(how_started):
+            assert name.startswith(names[method])
+    pool.join()
+
+
+def test_fork_is_the_default_on_linux() -> None:
+    check(schwimmbad_go.MultiPool(2), "fork")
+
+
+def test_the_standard_library_default_does_not_matter(tmp_path: Path) -> None:
+    out = scripts.succeed(tmp_path, """
+        import multiprocessing
+        import schwimmbad_go
+
+        LATE = None
+
+        def get(_):
+            return LATE
+
+        if __name__ == "__main__":
+            multiprocessing.set_start_method("spawn")
+            LATE = "seen"
+            with schwimmbad_go.MultiPool(2) as pool:
+                print(pool.map(get, [1]))
+    """)
+    assert out == "['seen']\n"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_by_name(method: str) -> None:
+    check(schwimmbad_go.MultiPool(2, start_method=method), method)
+    check(schwimmbad_go.MultiPool(2, context=method), method)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("package", ["multiprocessing", "multiprocess"])
+def test_by_context(package: str, method: str) -> None:
+    library = pytest.importorskip(package)
+    check(schwimmbad_go.MultiPool(2, context=library.get_context(method)), method)
+
+
+@pytest.mark.parametrize("options", [{"start_method": "thread"}, {"context": "thread"}, {"start_method": ""}])
+def test_unknown_name(options: dict[str, str]) -> None:
+    with leaks.nothing_left(), pytest.raises(ValueError, match="start method|fork"):
+        schwimmbad_go.MultiPool(2, **options)
+
+
+@pytest.mark.parametrize("options", [{"start_method": 3}, {"context": 3}, {"context": object()}])
+def test_something_else(options: dict[str, Any]) -> None:
+    with leaks.nothing_left(), pytest.raises((TypeError, ValueError)):
+        schwimmbad_go.MultiPool(2, **options)
+
+
+def test_contradiction() -> None:
+    with leaks.nothing_left(), pytest.raises((TypeError, ValueError)):
+        schwimmbad_go.MultiPool(2, context="fork", start_method="spawn")
+
+
+def test_positions_of_the_constructor() -> None:
+    with schwimmbad_go.MultiPool(2, tasks.remember, ("position", 3)) as pool:
+        assert set(pool.map(tasks.recall, ["position"] * 8)) == {3}
+    with schwimmbad_go.MultiPool() as pool:
+        assert 1 <= pool.size <= (os.cpu_count() or 1)
+        assert pool.size == len(os.sched_getaffinity(0)) or pool.size < (os.cpu_count() or 1)
+
+
+def test_affinity_is_respected(tmp_path: Path) -> None:
+    out = scripts.succeed(tmp_path, """
+        import os
+        import schwimmbad_go
+
+        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+        with schwimmbad_go.MultiPool() as pool:
+            print(pool.size, pool._processes)
+    """)
+    assert out == "1 1\n"
+
+
+@pytest.mark.parametrize("kind", [FORKSERVER, SPAWN], ids=lambda k: k.name)
+class TestFreshInterpreters:
+    """Workers that did not inherit the caller's memory."""
+
+    def test_a_script_with_a_guard(self, kind: Any, tmp_path: Path) -> None:
+        out = scripts.succeed(tmp_path, f"""
+            import sys
+            import schwimmbad_go
+
+            CONSTANT = 5
+
+            class Sample:
+                def __init__(self, x): self.x = x
+
+            def f(x):
+                return Sample(x + CONSTANT)
+
+            def is_sample(s):
+                return isinstance(s, Sample)
+
+            if __name__ == "__main__":
+                with {kind.expression()} as pool:
+                    made = pool.map(f, range(3))
+                    print([type(m) is Sample for m in made], [m.x for m in made], pool.map(is_sample, made))
+        """)
+        assert out == "[True, True, True] [5, 6, 7] [True, True, True]\n"
+
+    def test_an_unguarded_script_does_not_multiply(self, kind: Any, tmp_path: Path) -> None:
+        """It works, or it ends with an error; it starts no pools without end."""
+        code, out, err = scripts.run(tmp_path, f"""
+            import schwimmbad_go
+            from helpers import tasks
+
+            print("started")
+            pool = {kind.expression()}
+            print(list(pool.map(tasks.square, range(3))))
+            pool.close()
+            pool.join()
+        """, timeout=40)
+        assert out.count("started") <= 3, (out, err)
+        assert (code == 0 and "[0, 1, 4]" in out) or (code != 0 and err)
+
+    def test_lambdas_closures_and_globals(self, kind: Any, tmp_path: Path) -> None:
+        pytest.importorskip("cloudpickle")
+        out = scripts.succeed(tmp_path, f"""
+            import math
+            import schwimmbad_go
+
+            if __name__ == "__main__":
+                offset = 10
+                def late(x):
+                    return math.floor(x) + offset
+                with {kind.expression()} as pool:
+                    print(pool.map(lambda x: x + offset, range(3)), pool.map(late, [1.5]))
+                    offset = 20
+                    print(pool.map(lambda x: x + offset, range(3)), pool.map(late, [1.5]))
+        """)
+        assert out.splitlines() == ["[10, 11, 12] [11]", "[20, 21, 22] [21]"]
+
+    def test_from_stdin(self, kind: Any, tmp_path: Path) -> None:
+        """No file to import: a heredoc, a notebook."""
+        pytest.importorskip("cloudpickle")
+        out = scripts.succeed(tmp_path, f"""
+            import schwimmbad_go
+            def f(x):
+                return x + 1
+            if __name__ == "__main__":
+                with {kind.expression()} as pool:
+                    print(pool.map(f, range(3)))
+        """, stdin=True)
+        assert out == "[1, 2, 3]\n"
+
+    def test_path_environment_and_directory(self, kind: Any, tmp_path: Path) -> None:
+        out = scripts.succeed(tmp_path, f"""
+            import os, sys
+            import schwimmbad_go
+
+            if __name__ == "__main__":
+                os.mkdir("elsewhere")
+                with open("elsewhere/only_here.py", "w") as f:
+                    f.write("def f(x): return x + 1")
+                os.chdir("elsewhere")
+                os.environ["FROM_PARENT"] = "yes"
+                sys.path.insert(0, os.getcwd())
+                import only_here
+                with {kind.expression()} as pool:
+                    print(pool.map(only_here.f, [1]), pool.apply(os.getcwd) == os.getcwd(), pool.apply(os.getenv, ("FROM_PARENT",)))
+        """)
+        assert out == "[2] True yes\n"
+
+    def test_without_optional_packages(self, kind: Any, tmp_path: Path) -> None:
+        """Functions of modules need nothing but the standard library."""
+        out = scripts.succeed(tmp_path, f"""
+            import sys
+            for name in ("cloudpickle", "dill", "multiprocess", "numpy"):
+                sys.modules[name] = None
+            import schwimmbad_go
+            from helpers import tasks
+
+            if __name__ == "__main__":
+                with {kind.expression()} as pool:
+                    print(pool.map(tasks.square, range(3)))
+                    try:
+                        print(pool.map(lambda x: x, range(3)))
+                    except schwimmbad_go.error.PicklingError as error:
+                        assert "cloudpickle" in str(error), error
+                        print("refused")
+        """)
+        assert out == "[0, 1, 4]\nrefused\n"

@@ -1,0 +1,64 @@
+"""schwimmbad's own tests of the pools and of utils, unchanged, on this package under the import alias."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import schwimmbad_go
+import upstream
+
+SOURCE = Path(schwimmbad_go.__file__).parent.parent
+RUNNER = """
+import sys
+from schwimmbad_go import _alias
+_alias.install()
+import pytest, schwimmbad, schwimmbad_go
+assert schwimmbad is schwimmbad_go
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def files() -> Path:
+    try:
+        return upstream.directory()
+    except upstream.Unavailable as why:
+        pytest.skip(f"schwimmbad's sdist cannot be had: {why}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("test", "count"),
+    [
+        ("test_pools.py::TestSerialPool", 3),
+        ("test_pools.py::TestMultiPool", 3),
+        ("test_pools.py::TestJoblibPool", 3),
+        ("test_utils.py", 3),
+    ],
+)
+def test_passes_upstream(files: Path, test: str, count: int, tmp_path: Path) -> None:
+    if "Joblib" in test and not schwimmbad_go.JoblibPool.enabled():
+        pytest.skip("JoblibPool is not part of this version")
+    options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(SOURCE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", RUNNER, *options, str(files / test)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        cwd=tmp_path,
+        env=environment,
+    )
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert re.search(rf"\b{count} passed in", done.stdout)  # and nothing skipped
+    assert done.stderr == ""
