@@ -6,6 +6,7 @@ python benchmarks/run.py [--quick] [--only NAME]... [--json FILE] [--markdown FI
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.util
 import json
 import os
@@ -55,7 +56,7 @@ def fresh_rows(
 
 
 def rig_rows(
-    names: Sequence[str], rig: measure.Rig, quick: bool, settings: measure.Settings, missing: dict[str, str]
+    names: Sequence[str], rig: measure.Rig, quick: bool, settings: measure.Settings
 ) -> dict[str, list[measure.Row]]:
     """The rows of one group of open pools."""
     found: dict[str, list[measure.Row]] = {}
@@ -64,10 +65,6 @@ def rig_rows(
         if name == "cpu":
             found[name] = measure.cpu_rows(rig, settings)
         else:
-            needed = workloads.REQUIRES.get(name)
-            if needed and importlib.util.find_spec(needed) is None:
-                missing[name] = f"{needed} is not installed"
-                continue
             found[name] = measure.time_case(workloads.CASES[name](quick), rig, settings)
         measure.say(f"{name}: {time.perf_counter() - start:.1f} s, load {measure.load()}")
     return found
@@ -91,11 +88,18 @@ def main() -> int:
         if name in chosen:
             measure.say(f"{name}, load {measure.load()}")
             found[name] = fresh_rows(name, pools, settings)
+    # Samplers are imported before the pools are opened, as in users' programs: forked workers then have them too.
+    for name, package in workloads.REQUIRES.items():
+        if name in chosen and importlib.util.find_spec(package) is None:
+            missing[name] = f"{package} is not installed"
+        elif name in chosen:
+            importlib.import_module(package)
+    chosen = [name for name in chosen if name not in missing]
     for workers in (2, 8):
         names = [n for n in chosen if n not in found and (n in workloads.EIGHT_WORKERS) == (workers == 8)]
         if names:
             with measure.Rig(pools, workers) as rig:
-                found |= rig_rows(names, rig, args.quick, settings, missing)
+                found |= rig_rows(names, rig, args.quick, settings)
     rows = [row for name in ORDER for row in found.get(name, [])]
 
     about = {

@@ -110,7 +110,11 @@ func (e *Engine) deadline(i int) int64 {
 	if c == nil || !c.posted || c.killed || c.job.timeout == 0 || e.tr.Load(cell+process.CellBlock) == 0 {
 		return 0
 	}
-	return int64(e.tr.Load(cell+process.CellStarted)) + c.job.timeout
+	started := int64(e.tr.Load(cell + process.CellStarted))
+	if started == 0 {
+		return 0
+	}
+	return started + c.job.timeout
 }
 
 // expire ends the workers whose task has exceeded its limit; their death does the rest.

@@ -131,6 +131,10 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     one.close()
 
 
-def pytest_sessionfinish() -> None:
+@pytest.fixture(scope="session", autouse=True)
+def end_of_standing_pools() -> Iterator[None]:
+    yield
     while _standing:
-        _standing.popitem()[1].terminate()
+        one = _standing.popitem()[1]
+        one.terminate()
+        one.join()

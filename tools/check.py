@@ -138,7 +138,7 @@ def go_test(*flags: str) -> Callable[[], tuple[int, Counts]]:
 def pytest() -> tuple[int, Counts]:
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch, "junit.xml")
-        code, _ = plain(sys.executable, "-m", "pytest", "-q", "--durations=10", f"--junitxml={report}")()
+        code, _ = plain(sys.executable, "-m", "pytest", "-q", "--maxfail=60", "--durations=10", f"--junitxml={report}")()
         if not report.exists():  # killed, or crashed before the end
             return code or 1, Counts()
         suites = list(ElementTree.parse(report).getroot().iter("testsuite"))

@@ -216,6 +216,13 @@ class Engine:
             except OSError:  # closed before the fork
                 continue
 
+    def free(self) -> None:
+        """Give memory and descriptors back. Their numbers may be anything from now on: no fork may run meanwhile."""
+        with _fork_lock:
+            self.check(self.lib.swg_free(self.handle))
+            self.master_fds = self.worker_fds = ()
+            _engines.discard(self)
+
     def stats(self) -> dict[str, int]:
         """Counters since the engine was opened."""
         out = _Stats()

@@ -10,6 +10,7 @@ import os
 import pickle
 import socket
 import traceback
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from . import _layout as L
@@ -35,8 +36,8 @@ class Failed:
 
     __slots__ = ("record",)
 
-    def __init__(self, record: Record) -> None:
-        self.record = record
+    def __init__(self, record: Iterable[Any]) -> None:
+        self.record = Record(*record)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Failed, (tuple(self.record),)

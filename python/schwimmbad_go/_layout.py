@@ -73,9 +73,9 @@ CTL_MAX_TASKS: Final = 88
 # Worker cell.
 CELL_PID: Final = 0
 CELL_CLAIM: Final = 8
-CLAIM: Final = struct.Struct("<QQQQ")  # claim, running, block, started
-CELL_RUNNING: Final = 16
-RUNNING: Final = struct.Struct("<QQQ")  # running, block, started
+CLAIM: Final = struct.Struct("<QQQQ")  # claim, started, running, block
+CELL_STARTED: Final = 16
+RUNNING: Final = struct.Struct("<QQQ")  # started, running, block
 CELL_TASKS: Final = 40
 COUNTS: Final = struct.Struct("<QQQ")  # tasks, chunks, busy ns
 CELL_HEAP_TOP: Final = 64

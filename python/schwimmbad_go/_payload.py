@@ -109,7 +109,7 @@ def is_rows(np: Any, tasks: Any) -> bool:
     return type(tasks) is np.ndarray and tasks.ndim > 0 and tasks.dtype.kind in _NUMBERS and bool(tasks.size)
 
 
-def _array(data: memoryview, in_place: bool) -> Any:
+def _array(data: memoryview, anchors: list[Any] | None) -> Any:
     import numpy as np
 
     n, ndim = _SHAPE.unpack_from(data)
@@ -118,12 +118,16 @@ def _array(data: memoryview, in_place: bool) -> Any:
     dtype = str(data[start : start + n], "ascii")
     start += n
     start += -start % 8
-    body = data[start:] if in_place else bytearray(data[start:])
-    return np.frombuffer(body, dtype).reshape(shape)
+    if anchors is None or data.nbytes < OUT_OF_BAND:
+        return np.frombuffer(bytearray(data[start:]), dtype).reshape(shape)
+    flat = np.frombuffer(data[start:], dtype)
+    anchors.append(flat)
+    return flat.reshape(shape)
 
 
-def decode(kind: int, data: memoryview, buffers: Sequence[Any], in_place: bool = False) -> Any:
-    """The values of a frame, as something to iterate. With `in_place` large arrays may stay views of `data`."""
+def decode(kind: int, data: memoryview, buffers: Sequence[Any], anchors: list[Any] | None = None) -> Any:
+    """The values of a frame, as something to iterate. With `anchors` large arrays stay views of `data`, and the object whose
+    reference count tells how long is appended there."""
     if kind == PICKLE:
         return pickle.loads(data, buffers=buffers) if buffers else pickle.loads(data)
     if kind == FLOATS:
@@ -135,8 +139,21 @@ def decode(kind: int, data: memoryview, buffers: Sequence[Any], in_place: bool =
     if kind == RANGE:
         return range(*_RANGE.unpack(data))
     if kind == ROWS or kind == SLAB:
-        return list(_array(data, in_place and data.nbytes >= OUT_OF_BAND))
+        return list(_array(data, anchors))
     raise ValueError(f"unknown payload encoding {kind}")
+
+
+def anchor(data: memoryview) -> Any:
+    """An object with the buffer of `data` whose reference count tells whether anybody uses it.
+
+    Releasing the memoryview would not tell: NumPy wraps it in one of its own. But an array made from the buffer of
+    another array keeps that array as its base. None without NumPy: then there is no such array.
+    """
+    try:
+        import numpy as np
+    except ImportError:
+        return None
+    return np.frombuffer(data, np.uint8)
 
 
 def private_copy(source: memoryview) -> Any:

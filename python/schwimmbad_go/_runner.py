@@ -60,6 +60,7 @@ class Runner:
     def __init__(self, workers: int, method: str, initializer: Initializer, max_tasks: int) -> None:
         self.workers = workers
         self.lock = threading.Lock()
+        self.starting = threading.Lock()  # of the background thread
         self.owner = os.getpid()
         self.ports: list[Port] = []
         self.users = 0  # ports in use: the arena must stay
@@ -276,9 +277,9 @@ class Runner:
 
     def submit(self, call: Call, result: AsyncResult[Any]) -> None:
         """Run a call in the background."""
-        with self.lock:
-            if self.closed or self.dead:
-                raise _error.PoolClosed()
+        if self.closed or self.dead:
+            raise _error.PoolClosed()
+        with self.starting:
             if self.pump is None or not self.pump.is_alive():
                 self.pump = Pump(self)
                 self.pump.start()
@@ -343,7 +344,7 @@ class Runner:
         self.blobs.latest = None
         self.blobs.functions.clear()
         self.plain.clear()
-        self.engine.check(self.engine.lib.swg_free(self.engine.handle))
+        self.engine.free()
 
 
 def _in_band(obj: Any) -> Encoded:

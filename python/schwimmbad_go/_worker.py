@@ -274,7 +274,7 @@ class Worker:
         self.heap = Heap(channel)
         self.functions = Functions(channel)
         self.tasks = self.chunks = self.busy = 0
-        self.pinned: list[tuple[int, list[memoryview]]] = []
+        self.pinned: list[tuple[int, list[Any]]] = []
         self.out = (sys.stdout, sys.stderr)
 
     def run(self, slot: int, generation: int) -> None:
@@ -288,14 +288,14 @@ class Worker:
         L.CLAIM.pack_into(arena, cell + L.CELL_CLAIM, chunk, 0, 0, 0)
         done = Chunk(arena, self.heap, slot, job, first, count, free or slot + self._frame_end(nbuf, nbytes))
         began = monotonic_ns()
-        views: list[memoryview] = []
+        anchors: list[Any] = []
         if L.WORD32.unpack_from(arena, slot + L.REPLY_CANCEL)[0]:
             status = L.STOPPED
         else:
-            status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, views)
+            status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, anchors)
         spent = monotonic_ns() - began
-        if views:
-            self._let_go(slot, views)
+        if anchors or self.pinned:
+            self._let_go(slot, anchors)
         self._answer(done, status, spent, generation, flags)
 
     @staticmethod
@@ -304,7 +304,7 @@ class Worker:
 
     def _read_and_run(
         self, done: Chunk, kind: int, flags: int, nbuf: int, nbytes: int, serial: int, blob: int, block: int,
-        budget: int, views: list[memoryview],
+        budget: int, anchors: list[Any],
     ) -> int:  # fmt: skip
         try:
             func = self.functions.get(done.job, serial, blob, flags)
@@ -312,7 +312,7 @@ class Worker:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.NO_FUNCTION
         try:
-            tasks = self._tasks(done.slot, kind, nbuf, nbytes, done.job, views)
+            tasks = self._tasks(done.slot, kind, nbuf, nbytes, done.job, anchors)
         except Exception as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
@@ -328,44 +328,45 @@ class Worker:
             calls = map(func, tasks)
         return self._run_blocks(done, calls, flags, block, budget)
 
-    def _tasks(self, slot: int, kind: int, nbuf: int, nbytes: int, job: int, views: list[memoryview]) -> Any:
+    def _tasks(self, slot: int, kind: int, nbuf: int, nbytes: int, job: int, anchors: list[Any]) -> Any:
         """The tasks of a chunk. Large buffers in the slot are used in place, shared ones through private mappings."""
         arena = self.arena
         table = slot + L.SLOT_FRAME + L.FRAME_SIZE
         start = table + 16 * nbuf
         data = arena[start : start + nbytes]
-        buffers = []
+        buffers: list[Any] = []
         if nbuf:
             end = slot + L.WORD.unpack_from(arena, slot + L.REPLY_CAPACITY)[0]
             for i in range(nbuf):
                 at, n = L.TABLE.unpack_from(arena, table + 16 * i)
                 if slot <= at < end:
-                    view = arena[at : at + n]
-                    views.append(view)
+                    view = _payload.anchor(arena[at : at + n])
+                    if view is None:
+                        view = bytearray(arena[at : at + n])
+                    else:
+                        anchors.append(view)
                 else:
                     self.functions.enter(job)
                     view = self.functions.buffer(at, n)
                 buffers.append(view)
-        elif kind != L.PICKLE and nbytes >= _payload.OUT_OF_BAND:
-            views.append(data)
-        return _payload.decode(kind, data, buffers, True)
+        return _payload.decode(kind, data, buffers, anchors)
 
     def _run_blocks(self, done: Chunk, calls: Any, flags: int, block: int, budget: int) -> int:
         """Run the tasks in blocks; between two, look at the clock and at whether anyone still wants the results."""
-        arena, running_at, count = self.arena, self.channel.cell + L.CELL_RUNNING, done.count
+        arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = now = monotonic_ns()
         results: list[Any] = []
         at = 0
         while True:
             n = min(block, count - at)
-            L.RUNNING.pack_into(arena, running_at, at, n, now)
+            L.RUNNING.pack_into(arena, running_at, now, at, n)
             want = len(results) + n
             error: BaseException | None = None
             try:
                 results.extend(calls if n == count else islice(calls, n))
-                if len(results) < want:  # map() takes a task's StopIteration for the end of the tasks
-                    error = StopIteration("raised by the task")
+                if len(results) < want:  # map() takes a task's StopIteration for the end of the tasks; see PEP 479
+                    error = RuntimeError("the task raised StopIteration")
             except BaseException as raised:
                 error = raised
             if error is None:
@@ -421,28 +422,30 @@ class Worker:
         if park and len(os.read(channel.gate, 8)) < 8:
             leave(0)
 
-    def _let_go(self, slot: int, views: list[memoryview]) -> None:
-        """Release the views of the slot. If the user's code kept one, the slot must not be used again before it is gone."""
-        if not _released(views):
+    def _let_go(self, slot: int, anchors: list[Any]) -> None:
+        """If the user's code kept an array of the slot, the slot must not be used again before the array is gone."""
+        if _in_use(anchors):
             L.WORD32.pack_into(self.arena, slot + L.REPLY_PINNED, 1)
-            self.pinned.append((slot, views))
-        if self.pinned:
-            still = []
-            for at, kept in self.pinned:
-                if _released(kept):
-                    L.WORD32.pack_into(self.arena, at + L.REPLY_PINNED, 0)
-                else:
-                    still.append((at, kept))
-            self.pinned = still
+            self.pinned.append((slot, anchors))
+        still = []
+        for at, kept in self.pinned:
+            if _in_use(kept):
+                still.append((at, kept))
+            else:
+                L.WORD32.pack_into(self.arena, at + L.REPLY_PINNED, 0)
+        self.pinned = still
 
 
-def _released(views: list[memoryview]) -> bool:
-    for view in views:
-        try:
-            view.release()
-        except BufferError:
-            return False
-    return True
+def _in_use(anchors: list[Any]) -> bool:
+    """Whether anybody but this list refers to one of the objects."""
+    return any(_references(anchors, i) > _UNUSED for i in range(len(anchors)))
+
+
+def _references(items: list[Any], i: int) -> int:
+    return sys.getrefcount(items[i])
+
+
+_UNUSED: Final = _references([object()], 0)  # interpreters count their own temporary references differently
 
 
 def follow_master(life: int) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from . import _cpus
 from ._call import APPLY, MISSING, Call
@@ -19,6 +18,7 @@ from .pool import BasePool
 
 __all__ = ["CallbackWrapper", "MultiPool"]
 
+_Self = TypeVar("_Self", bound="MultiPool")
 RUN = "RUN"
 CLOSE = "CLOSE"
 TERMINATE = "TERMINATE"
@@ -259,9 +259,8 @@ class MultiPool(BasePool):
         """Take no more work; workers leave when what is under way has ended. Repeatable."""
         if self._state == RUN:
             self._state = CLOSE
-            self._runner.close()
-            if threading.current_thread() is threading.main_thread() and self._runner.owner == os.getpid():
-                return
+            if self._runner.owner == os.getpid():
+                self._runner.close()
 
     def terminate(self) -> None:
         """End the workers now; maps under way in other threads raise. Repeatable."""
@@ -286,6 +285,10 @@ class MultiPool(BasePool):
         if not self._runner.freed:
             self._runner.join()
         self._finalizer.detach()
+
+    def __enter__(self: _Self) -> _Self:
+        self._check_open()
+        return self
 
     def __exit__(self, *_: Any) -> None:
         self.terminate()

@@ -30,7 +30,7 @@ def describe(x: Any) -> tuple[str, Any, Any, bytes]:
     """Everything about one value that could get lost on the way."""
     kind = f"{type(x).__module__}.{type(x).__qualname__}"
     if isinstance(x, np.ndarray):
-        return kind, x.dtype.str, x.shape, x.tobytes()
+        return kind, x.dtype.str, x.shape, repr(x.tolist()).encode() if x.dtype.hasobject else x.tobytes()
     return kind, getattr(getattr(x, "dtype", None), "str", None), None, repr(x).encode()
 
 

@@ -11,8 +11,8 @@ type Outcome struct {
 }
 
 // Done takes in an answer. With keep, the payload will be delivered: leave it alone until Release. Without, the owner
-// frees it now. ok is false for a stale id, or a chunk that is not in flight: ignore the answer. A Done beyond the chunk's tasks
-// counts as all of them.
+// frees it now. ok is false for a stale id, or a chunk that is not in flight: ignore the answer. A Done beyond the
+// chunk's tasks counts as all of them.
 func (s *Scheduler) Done(id ChunkID, o Outcome) (keep, ok bool) {
 	i, c := s.chunks.find(id)
 	if c == nil || (c.state != flying && c.state != orphan) {
@@ -36,6 +36,7 @@ func (s *Scheduler) Done(id ChunkID, o Outcome) (keep, ok bool) {
 		s.checkShort(j, o.Elapsed)
 	}
 	j.time.observe(o.Elapsed, int(ran))
+	j.own.observe(o.Elapsed, int(ran))
 
 	first, rest, attempt := c.first, c.count-ran, c.attempt
 	final := failed && attempt >= int32(j.spec.Retries)

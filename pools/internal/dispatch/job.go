@@ -36,6 +36,7 @@ type job struct {
 
 	time  *taskTime
 	local taskTime // stands in for the table when spec.Func is 0
+	own   jobTime
 
 	encoded      int64   // tasks submitted
 	encodedBytes int64   // and what they took
@@ -155,6 +156,7 @@ func (s *Scheduler) End(id JobID) {
 		i = c.next
 	}
 	delete(s.byID, id)
+	j.time.remember(j.own)
 	j.id = 0
 	j.time = nil
 	s.recent = nil

@@ -1,7 +1,8 @@
 package dispatch
 
-// Each job keeps its chunks, queued ranges included, in one list sorted by first task. Fresh chunks join at the tail
-// and what is split off joins beside its origin, so keeping it sorted costs O(1); and ordered delivery is a look at the head.
+// Each job keeps its chunks, queued ranges included, in one list sorted by first task. Fresh chunks join at the tail and
+// what is split off joins beside its origin, so keeping it sorted costs O(1); and ordered delivery is a look at the
+// head.
 
 func (s *Scheduler) append(j *job, i int32, c *chunk) {
 	c.prev, c.next = j.tail, none

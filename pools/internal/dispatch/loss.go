@@ -1,8 +1,8 @@
 package dispatch
 
 // Loss is what is known of a chunk whose worker died. Safe results lie in it. Running is the position in the chunk of
-// the block that was running, -1 when it was never started, and Block that block's length. Tag goes through to the Delivery of a task that
-// is given up, for the owner to say who died of what.
+// the block that was running, -1 when none was started, and Block that block's length. Tag goes through to the Delivery
+// of a task that is given up, for the owner to say who died of what.
 type Loss struct {
 	Safe, Running, Block int
 	Tag                  uint64
@@ -16,10 +16,13 @@ const (
 )
 
 // Lost takes in the death of a worker that held the chunk. Results that are safe will be delivered (keep) and the other
-// tasks go back: the one that was running is charged with the death, and given up when it has no retries left; where a block of
-// several was running, its tasks are offered again one by one, uncharged, so that the next death tells which it was.
-// Tasks that ran but whose results were not safe run again. Figures beyond the chunk are cut to it: they come
+// tasks go back: the one that was running is charged with the death, and given up when it has no retries left; where a
+// block of several was running, its tasks are offered again one by one, uncharged, so that the next death tells which
+// it was. Tasks that ran but whose results were not safe run again. Figures beyond the chunk are cut to it: they come
 // from memory that a dying process wrote.
+//
+// A chunk that dies time and again with no task to blame is taken apart into single tasks after the second death; one
+// that does so even alone is charged from the fourth on. So no job is offered for ever.
 func (s *Scheduler) Lost(id ChunkID, l Loss) (keep, ok bool) {
 	i, c := s.chunks.find(id)
 	if c == nil || (c.state != flying && c.state != orphan) {

@@ -179,6 +179,23 @@ func TestShortcutWithdrawn(t *testing.T) {
 	}
 }
 
+// TestOrderDoesNotBend: after a job whose last tasks were light, the next does not expect light ones first.
+func TestOrderDoesNotBend(t *testing.T) {
+	s := New(Config{Workers: 1})
+	id := s.Begin(JobSpec{Tasks: 20, Chunk: 1, Func: 1})
+	took := int64(10 * time.Millisecond)
+	for o, ok := s.Offer(id); ok; o, ok = s.Offer(id) {
+		s.Submit(o.Chunk, 1, 0, false)
+		s.Done(o.Chunk, Outcome{Done: 1, Elapsed: took})
+		took /= 2
+	}
+	s.End(id)
+	mean := time.Duration(s.times.get(1).mean) // 10 ms * (1 + 1/2 + 1/4 + ...) / 20
+	if mean < 990*time.Microsecond || mean > 1010*time.Microsecond {
+		t.Errorf("remembered %v, want 1ms", mean)
+	}
+}
+
 // TestWrongGuess: chunks that come back at the end of their budget are cut to the true size.
 func TestWrongGuess(t *testing.T) {
 	s := New(Config{Workers: 2})

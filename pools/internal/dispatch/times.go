@@ -3,6 +3,8 @@ package dispatch
 const (
 	// Share of the newest chunk in the mean. A quarter forgets a hiccup within a few chunks and follows a drift as fast.
 	timeWeight = 0.25
+	// Of so many chunks the moving average has forgotten the first, with which the next job starts again.
+	longMemory = 8
 	// Beyond this error, waking one worker only was a mistake that cost real time.
 	shortWrong = 5
 	// For so many jobs after such a mistake the function gets all workers.
@@ -28,6 +30,28 @@ func (t *taskTime) observe(elapsed int64, tasks int) {
 		return
 	}
 	t.mean += timeWeight * (sample - t.mean)
+}
+
+// jobTime is what one job's tasks took, for a mean that no order of heavy and light ones can bend.
+type jobTime struct {
+	busy   int64 // ns
+	tasks  int64
+	chunks int
+}
+
+func (t *jobTime) observe(elapsed int64, tasks int) {
+	if elapsed > 0 && tasks > 0 {
+		t.busy += elapsed
+		t.tasks += int64(tasks)
+		t.chunks++
+	}
+}
+
+// remember leaves the next job the mean of this one: the moving average would expect all tasks to be like its last.
+func (t *taskTime) remember(j jobTime) {
+	if j.chunks >= longMemory {
+		t.mean = float64(j.busy) / float64(j.tasks)
+	}
 }
 
 // timeTable remembers task times by function key.

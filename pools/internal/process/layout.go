@@ -28,9 +28,9 @@ const (
 	CellSize     = 256
 	CellPid      = 0  // u64
 	CellClaim    = 8  // u64 chunk held, 0 none
-	CellRunning  = 16 // u64 index in the chunk of the first task of the running block
-	CellBlock    = 24 // u64 tasks in that block; 0: tasks are being read, none runs yet
-	CellStarted  = 32 // u64 CLOCK_MONOTONIC nanoseconds when the block began
+	CellStarted  = 16 // u64 CLOCK_MONOTONIC nanoseconds when the running block began; written before the next two
+	CellRunning  = 24 // u64 index in the chunk of the first task of that block
+	CellBlock    = 32 // u64 tasks in that block; 0: tasks are being read, none runs yet
 	CellTasks    = 40 // u64 tasks run
 	CellChunks   = 48 // u64 chunks answered
 	CellBusy     = 56 // u64 nanoseconds inside tasks
