@@ -125,13 +125,18 @@ class Rig:
         self.workers = workers
         self._all = list(contenders)
         self._open: list[Contender] = []
+        self.broken: dict[str, str] = {}  # contenders that did not start, and why
 
     def __enter__(self) -> Rig:
         for contender in self._all:
-            contender.open(self.workers)
+            try:
+                with watchdog(HANG_SECONDS):
+                    contender.open(self.workers)
+                    contender.map(tasks.square, contender.adapt(list(range(16))))
+            except Exception as error:
+                self.broken[contender.key] = f"does not start: {_describe(error)}"
+                continue
             self._open.append(contender)
-            with watchdog(HANG_SECONDS):
-                contender.map(tasks.square, contender.adapt(list(range(16))))
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -217,8 +222,12 @@ def time_case(case: Case, rig: Rig, settings: Settings) -> list[Row]:
     return rows
 
 
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]
+
+
 def _failed(case: Case, cell: Cell, contender: Contender, error: Exception, rig: Rig) -> None:
-    cell.error = f"{type(error).__name__}: {error}".splitlines()[0]
+    cell.error = _describe(error)
     say(f"{case.name}: {contender.key}: {cell.error}")
     if isinstance(error, Hang):
         rig.drop(contender)
@@ -333,7 +342,8 @@ def cpu_rows(rig: Rig, settings: Settings) -> list[Row]:
     n = settings.cpu_tasks
     inputs = list(range(n))
     pools = [c for c in rig.contenders("cpu") if c.parallel]
-    pids = {c.key: worker_pids(c, rig.workers) for c in pools}
+    with watchdog(HANG_SECONDS):
+        pids = {c.key: worker_pids(c, rig.workers) for c in pools}
     names = ("cpu-master", "cpu-workers", "cpu-wall")
     cells: dict[str, dict[str, Cell]] = {name: {} for name in names}
     for contender in pools:
@@ -382,15 +392,22 @@ def creation_rows(contenders: Sequence[Contender], settings: Settings) -> list[R
             series = first[contender.key].default, whole[contender.key].default
             if number >= settings.min_rounds and series[0].median > 0.4:
                 continue
+            if first[contender.key].error is not None:
+                continue
             inputs = contender.adapt(list(range(16)))
             gc.collect()
-            with no_collection(), watchdog(HANG_SECONDS):
-                start = time.perf_counter()
-                contender.open(8)
-                contender.map(tasks.square, inputs)
-                mapped = time.perf_counter()
-                contender.close()
-                stopped = time.perf_counter()
+            try:
+                with no_collection(), watchdog(HANG_SECONDS):
+                    start = time.perf_counter()
+                    contender.open(8)
+                    contender.map(tasks.square, inputs)
+                    mapped = time.perf_counter()
+                    contender.close()
+                    stopped = time.perf_counter()
+            except Exception as error:
+                first[contender.key].error = whole[contender.key].error = _describe(error)
+                say(f"create: {contender.key}: {_describe(error)}")
+                continue
             series[0].samples[number] = mapped - start
             series[1].samples[number] = stopped - start
     note = "loky and joblib start fresh interpreters, the others fork"

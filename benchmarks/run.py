@@ -88,7 +88,7 @@ def main() -> int:
         if name in chosen:
             measure.say(f"{name}, load {measure.load()}")
             found[name] = fresh_rows(name, pools, settings)
-    # Samplers are imported before the pools are opened, as in users' programs: forked workers then have them too.
+    # Samplers are imported before the pools are opened, as users do: forked workers then have them too.
     for name, package in workloads.REQUIRES.items():
         if name in chosen and importlib.util.find_spec(package) is None:
             missing[name] = f"{package} is not installed"
@@ -99,6 +99,7 @@ def main() -> int:
         names = [n for n in chosen if n not in found and (n in workloads.EIGHT_WORKERS) == (workers == 8)]
         if names:
             with measure.Rig(pools, workers) as rig:
+                missing |= rig.broken
                 found |= rig_rows(names, rig, args.quick, settings)
     rows = [row for name in ORDER for row in found.get(name, [])]
 

@@ -198,7 +198,8 @@ def _dynesty(quick: bool) -> Case:
 def heavy_tailed(total: float, n: int = 1000) -> np.ndarray:
     """n task lengths in seconds with that total, in falling order: the quantiles of a Pareto law, capped.
 
-    At a = 1.25 the largest 3 % hold over a third of the work; the cap keeps the largest task at half of total / 8.
+    At a = 1.25 the largest 3 % hold over a third of the work; the cap keeps the largest task at about half of
+    the ideal makespan of 8 workers.
     """
     lengths = (1.0 - (np.arange(n) + 0.5) / n) ** (-1 / 1.25)
     lengths *= total / lengths.sum()

@@ -6,8 +6,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"syscall"
-	"time"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
@@ -30,15 +30,14 @@ const (
 	// Workers that die this often in a row before they are ready make the pool give up.
 	maxCrashes = 3
 	// A caller that waits while another thread watches the workers looks after signals this often.
-	followerSlice = 50 * time.Millisecond
+	followerSlice = 50e6 // ns
 )
 
 // sleep waits for something to happen, maxNs at most, in this thread or behind the one that watches already. It is
 // called with the lock and returns with it.
 func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	if e.leading {
-		e.follow(p, maxNs)
-		return false, nil
+		return e.follow(p, maxNs), nil
 	}
 	timeout := e.nextLook(maxNs)
 	e.leading = true
@@ -62,26 +61,23 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	return wake.Signal || timeout == maxNs && !wake.Answers && len(ended) == 0, nil
 }
 
-// follow waits until the watching thread has something for p or leaves.
-func (e *Engine) follow(p *port, maxNs int64) {
-	if p == nil { // Join: it has no port, so it looks again soon
+// follow waits until the watching thread has something for p or leaves. It says whether a signal came.
+func (e *Engine) follow(p *port, maxNs int64) bool {
+	if p == nil { // Join: nobody wakes it, so it looks again soon
 		e.mu.Unlock()
-		time.Sleep(time.Duration(min(maxNs, 1e6)))
+		process.Nap(min(maxNs, 1e6))
 		e.mu.Lock()
-		return
+		return false
 	}
 	p.waiting = true
 	e.waiters++
+	bell := atomic.LoadInt32(p.bell())
 	e.mu.Unlock()
-	t := time.NewTimer(min(time.Duration(maxNs), followerSlice))
-	select {
-	case <-p.wake:
-	case <-t.C:
-	}
-	t.Stop()
+	signal := process.FutexWait(p.bell(), bell, min(maxNs, followerSlice))
 	e.mu.Lock()
 	p.waiting = false
 	e.waiters--
+	return signal
 }
 
 // nextLook shortens the wait to the next deadline.

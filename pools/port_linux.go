@@ -4,6 +4,8 @@ package pools
 
 import (
 	"encoding/binary"
+	"sync/atomic"
+	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
@@ -61,6 +63,7 @@ const (
 	wordNeeds    = 2
 	wordCode     = 3
 	wordErrorOff = 4
+	wordBell     = 5 // futex
 )
 
 // port is the engine's side of one exchange area: one caller thread at a time.
@@ -76,7 +79,6 @@ type port struct {
 	events  int
 	kicked  bool
 	waiting bool
-	wake    chan struct{}
 	ask     []*chunk // questions to put to the caller
 }
 
@@ -111,14 +113,17 @@ type chunk struct {
 	killed  bool   // its worker was ended for exceeding the time limit
 }
 
+// poke wakes the thread of a port that waits behind the one that watches. A futex in the port's own words, not a
+// channel with a timer: Go's timers open an epoll instance and an eventfd for good, and a signal to the waiting thread
+// would go unseen until the timer fires.
 func (p *port) poke() {
 	if p != nil && p.waiting {
-		select {
-		case p.wake <- struct{}{}:
-		default:
-		}
+		atomic.AddInt32(p.bell(), 1)
+		process.FutexWake(p.bell())
 	}
 }
+
+func (p *port) bell() *int32 { return (*int32)(unsafe.Pointer(&p.words[wordBell])) }
 
 // OpenPort reserves an exchange area and says where it lies in the arena.
 func (e *Engine) OpenPort() (index int, offset uint64, err error) {
@@ -129,7 +134,7 @@ func (e *Engine) OpenPort() (index int, offset uint64, err error) {
 	}
 	for i, p := range e.ports {
 		if p == nil {
-			e.ports[i] = &port{index: i, words: e.tr.Port(i), wake: make(chan struct{}, 1)}
+			e.ports[i] = &port{index: i, words: e.tr.Port(i)}
 			return i, e.tr.PortOffset(i), nil
 		}
 	}

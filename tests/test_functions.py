@@ -173,7 +173,7 @@ class TestWhatCannotCross:
         kind.needs("pickling")
         with pytest.raises(PicklingError) as caught:
             pool.map(make, [5, 5])
-        assert caught.value.index == 0
+        assert caught.value.index in (0, 1)  # both fail; which one is first is not promised
         assert "lock" in str(caught.value) or "generator" in str(caught.value)
         results = pool.map(tasks.lock_result, range(10), return_exceptions=True)
         assert isinstance(results[5], PicklingError)

@@ -194,7 +194,7 @@ class TestFreshInterpreters:
         assert out == "[2] True yes\n"
 
     def test_without_optional_packages(self, kind: Any, tmp_path: Path) -> None:
-        """Functions of modules need nothing but the standard library."""
+        """Functions of modules need nothing but the standard library; a lambda works, or the error says what to install."""
         out = scripts.succeed(tmp_path, f"""
             import sys
             for name in ("cloudpickle", "dill", "multiprocess", "numpy"):
@@ -211,4 +211,4 @@ class TestFreshInterpreters:
                         assert "cloudpickle" in str(error), error
                         print("refused")
         """)
-        assert out == "[0, 1, 4]\nrefused\n"
+        assert out.splitlines() in (["[0, 1, 4]", "refused"], ["[0, 1, 4]", "[0, 1, 2]"])

@@ -237,17 +237,34 @@ def _reduce_function(func: types.FunctionType, changed: set[str]) -> tuple[Any, 
     """A function as its code; what it closes over and what it needs beside comes as state, after the function itself
     is known to the pickler, so that it may refer to itself."""
     code = func.__code__
-    cells = len(code.co_freevars)
+    module = func.__module__ if _at_home(func) else None
     state = {
         "closure": [_cell_value(cell) for cell in func.__closure__ or ()],
         "defaults": func.__defaults__,
         "kwdefaults": func.__kwdefaults__,
         "dict": func.__dict__ or None,
         "doc": func.__doc__,
-        "globals": _late_globals(func, changed),
+        "module": func.__module__,
+        "globals": _late_globals(func, changed) if module else _all_globals(func),
     }
-    new = (marshal.dumps(code), func.__module__, func.__name__, func.__qualname__, cells)
+    new = (marshal.dumps(code), module, func.__name__, func.__qualname__, len(code.co_freevars))
     return _make_function, new, state, None, None, _fill_function
+
+
+def _at_home(func: types.FunctionType) -> bool:
+    """Whether the function's globals are those of its module, not a namespace of exec()."""
+    module = sys.modules.get(func.__module__ or "")
+    return module is not None and vars(module) is func.__globals__
+
+
+def _all_globals(func: types.FunctionType) -> dict[str, Any]:
+    """Every global that a function without a module names."""
+    names = func.__globals__
+    return {
+        n: _Module(names[n].__name__) if isinstance(names[n], types.ModuleType) else names[n]
+        for n in set(_names(func.__code__))
+        if n in names
+    }
 
 
 class _Empty:
@@ -279,9 +296,6 @@ def _late_globals(func: types.FunctionType, changed: set[str]) -> dict[str, Any]
                 found[name] = _Module(value.__name__)
             elif func.__module__ == "__main__" and (name in changed or not isinstance(value, _DEFINITIONS)):
                 found[name] = value
-    own = func.__globals__.get(func.__name__)
-    if own is not func:
-        found = {n: v for n, v in found.items() if v is not func}
     return {n: v for n, v in found.items() if n in changed or isinstance(v, _Module) or _small(v)}
 
 
@@ -306,18 +320,17 @@ def _names(code: types.CodeType) -> list[str]:
     return names
 
 
-def _make_function(code: bytes, module: str, name: str, qualname: str, cells: int) -> types.FunctionType:
+def _make_function(code: bytes, module: str | None, name: str, qualname: str, cells: int) -> types.FunctionType:
     found = sys.modules.get(module or "")
     if found is None and module:
         try:
             found = importlib.import_module(module)
         except ImportError:
             found = None  # its globals then come with it
-    names = vars(found) if found is not None else {"__builtins__": __builtins__, "__name__": module}
+    names = vars(found) if found is not None else {"__builtins__": __builtins__, "__name__": module or "__main__"}
     closure = tuple(types.CellType() for _ in range(cells))
     func = types.FunctionType(marshal.loads(code), names, name, None, closure)
     func.__qualname__ = qualname
-    func.__module__ = module
     return func
 
 
@@ -325,6 +338,7 @@ def _fill_function(func: types.FunctionType, state: dict[str, Any]) -> None:
     for cell, value in zip(func.__closure__ or (), state["closure"], strict=True):
         if value is not _EMPTY:
             cell.cell_contents = value
+    func.__module__ = state["module"]
     func.__defaults__ = state["defaults"]
     func.__kwdefaults__ = state["kwdefaults"]
     func.__doc__ = state["doc"]

@@ -64,7 +64,7 @@ class Runner:
         self.owner = os.getpid()
         self.ports: list[Port] = []
         self.users = 0  # ports in use: the arena must stay
-        self.closed = self.dead = self.freed = False
+        self.closed = self.dead = self.joined = self.freed = False
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
         self.plain: dict[int, tuple[Any, Function]] = {}  # functions that are plain references, by id
@@ -121,7 +121,7 @@ class Runner:
         with self.lock:
             self.users -= 1
             self.ports.append(port)
-            last = self.dead and self.users == 0
+            last = self.joined and self.users == 0
         if last:
             self.free()
 
@@ -326,7 +326,7 @@ class Runner:
             pump.close()
             pump.join()
         with self.lock:
-            self.dead = True
+            self.dead = self.joined = True
             idle = self.users == 0
         if idle:
             self.free()

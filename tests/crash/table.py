@@ -84,8 +84,8 @@ def cells() -> list[Cell]:
         errors = (PicklingError, Boom) if column == "exception" else (OWN[column],)
         found.append(Cell("function pickled", column, errors, index=False, remote=False, in_place=False))
         found.append(Cell("task pickled", column, errors, index=column == "exception", remote=False, in_place=column == "exception"))
-        errors = (UnpicklingError,) if column == "exception" else (OWN[column], UnpicklingError)
-        for moment in ("result rebuilt", "exception rebuilt"):
+        for moment, instead in (("result rebuilt", (UnpicklingError,)), ("exception rebuilt", (UnpicklingError, RemoteError))):
+            errors = instead if column == "exception" else (OWN[column], *instead)
             found.append(Cell(moment, column, errors, index=column == "exception", remote=False, in_place=column == "exception"))
 
     for column in EXCEPTIONS:

@@ -38,13 +38,6 @@ func (p *pipes) open() error {
 	return nil
 }
 
-// closeMaster closes the writing ends: idle workers see the end of file and leave.
-func (p *pipes) closeMaster() {
-	for _, fd := range []*int{&p.work[1], &p.gate[1], &p.life[1]} {
-		closeFd(fd)
-	}
-}
-
 func (p *pipes) close() {
 	for _, q := range []*[2]int{&p.work, &p.answer, &p.gate, &p.life} {
 		closeFd(&q[0])
