@@ -70,6 +70,14 @@ def rig_rows(
     return found
 
 
+def command(args: argparse.Namespace) -> str:
+    """The command line that makes this table again; files it wrote are the reader's own."""
+    words = ["python benchmarks/run.py", *(["--quick"] if args.quick else [])]
+    words += [f"--only {name}" for name in args.only or []]
+    words += [f"--baseline {args.baseline}"] if args.baseline != contenders.OURS else []
+    return " ".join(words)
+
+
 def main() -> int:
     args = arguments()
     # Python 3.12 and later warn about every fork of a process with threads; most peers have threads here.
@@ -104,7 +112,7 @@ def main() -> int:
     rows = [row for name in ORDER for row in found.get(name, [])]
 
     about = {
-        "command": " ".join(["python benchmarks/run.py", *sys.argv[1:]]),
+        "command": command(args),
         "environment": report.environment(),
         "load_before": load_before,
         "load_after": measure.load(),

@@ -116,13 +116,13 @@ def _emcee(quick: bool) -> Case:
 
 
 def _ints(quick: bool) -> Case:
-    n = 100_000 if quick else 1_000_000
+    n = 50_000 if quick else 1_000_000
     goals = (Goal("multiprocessing", 1.5, 2), Goal("schwimmbad", 12, 15))
     return Case("ints", f"one map of {n:,} ints (list)", tasks.square, list(range(n)), goals=goals)
 
 
 def _float64(quick: bool) -> Case:
-    n = 10_000 if quick else 100_000
+    n = 5_000 if quick else 100_000
     goals = (Goal("multiprocessing", 3.5, 5), Goal("schwimmbad", 25, 30))
     rows = np.random.default_rng(3).normal(size=(n, 5))
     return Case("float64", f"{n:,} tasks returning np.float64", tasks.log_prob, rows, goals=goals)

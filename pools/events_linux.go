@@ -4,6 +4,7 @@ package pools
 
 import (
 	"encoding/binary"
+	"slices"
 	"syscall"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
@@ -262,12 +263,12 @@ func (e *Engine) cancel(j *job) {
 			e.sched.Done(c.id, dispatch.Outcome{})
 			e.freeSlot(c)
 		default:
-			if isOffered(j.port, c) {
-				c.dropped = true
+			if i := slices.Index(j.port.offers, c); i >= 0 {
+				// Now, not when the port is used next: the scheduler may give the id's place to another chunk.
+				j.port.offers[i] = nil
 				e.sched.Return(c.id)
-			} else { // answered, not read: waits in the scheduler's order
-				e.freeSlot(c)
 			}
+			e.freeSlot(c) // else: answered and not read, it waits in the scheduler's order
 		}
 	}
 	if j.broadcast { // what was not posted will not answer: only posted chunks count on the way to the gate
@@ -277,15 +278,6 @@ func (e *Engine) cancel(j *job) {
 	e.sched.Cancel(j.id)
 	e.sched.End(j.id)
 	e.forget(j)
-}
-
-func isOffered(p *port, c *chunk) bool {
-	for _, o := range p.offers {
-		if o == c {
-			return true
-		}
-	}
-	return false
 }
 
 func withoutChunk(list []*chunk, c *chunk) []*chunk {

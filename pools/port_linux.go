@@ -70,10 +70,10 @@ const (
 type port struct {
 	index   int
 	words   []int64
-	jobs    int    // unfinished jobs
-	dirty   []*job // may have something to deliver
-	hungry  []*job // may have something to encode
-	offers  []*chunk
+	jobs    int      // unfinished jobs
+	dirty   []*job   // may have something to deliver
+	hungry  []*job   // may have something to encode
+	offers  []*chunk // nil: withdrawn, its place in the list stays
 	held    []uint64 // slots of delivered events, free at the next call
 	evBytes int64
 	events  int
@@ -99,18 +99,17 @@ type job struct {
 
 // chunk is the engine's knowledge of one chunk id.
 type chunk struct {
-	id      dispatch.ChunkID
-	job     *job
-	slot    uint64
-	room    uint64
-	count   int
-	first   int64
-	bytes   int64
-	posted  bool
-	seq     uint64
-	asking  uint32 // status of the question, 0 none
-	dropped bool   // the offer was withdrawn
-	killed  bool   // its worker was ended for exceeding the time limit
+	id     dispatch.ChunkID
+	job    *job
+	slot   uint64
+	room   uint64
+	count  int
+	first  int64
+	bytes  int64
+	posted bool
+	seq    uint64
+	asking uint32 // status of the question, 0 none
+	killed bool   // its worker was ended for exceeding the time limit
 }
 
 // poke wakes the thread of a port that waits behind the one that watches. A futex in the port's own words, not a
@@ -356,9 +355,7 @@ func (e *Engine) submit(p *port, n int, keep bool) error {
 	kept := 0
 	for i, c := range p.offers {
 		switch {
-		case c.dropped:
-			c.dropped = false
-			e.freeSlot(c)
+		case c == nil: // its job was cancelled
 		case i < n:
 			e.submitChunk(c, last && i == n-1)
 		case keep:
@@ -384,8 +381,12 @@ func (e *Engine) submitChunk(c *chunk, last bool) {
 	mem := e.tr.Mem()
 	count := int(binary.LittleEndian.Uint32(mem[c.slot+offCount:]))
 	bytes := int64(binary.LittleEndian.Uint64(mem[c.slot+offInband:]))
-	for i, n := 0, int(binary.LittleEndian.Uint32(mem[c.slot+process.SlotFrame+12:])); i < n && uint64(headerSize+16*i) < c.room; i++ {
-		bytes += int64(binary.LittleEndian.Uint64(mem[c.slot+process.SlotFrame+headerSize+uint64(16*i)+8:]))
+	table := mem[c.slot+process.SlotFrame+headerSize : c.slot+c.room]
+	for n := binary.LittleEndian.Uint32(mem[c.slot+process.SlotFrame+12:]); n > 0 && len(table) >= 16; n-- {
+		if at := binary.LittleEndian.Uint64(table); at >= c.slot && at < c.slot+c.room { // else a shared blob
+			bytes += int64(binary.LittleEndian.Uint64(table[8:]))
+		}
+		table = table[16:]
 	}
 	count = min(count, c.count)
 	if count > 0 {
@@ -462,7 +463,7 @@ func (e *Engine) Grow(pi, i int, size uint64) (uint64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	p := e.port(pi)
-	if p == nil || e.freed || i < 0 || i >= len(p.offers) {
+	if p == nil || e.freed || i < 0 || i >= len(p.offers) || p.offers[i] == nil {
 		return 0, fail(CodeArgument, "no such offer")
 	}
 	c := p.offers[i]

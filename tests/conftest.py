@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
 import gc
 import os
@@ -23,12 +22,13 @@ from helpers.gates import Gate  # noqa: E402
 from pools_under_test import KINDS, PoolKind  # noqa: E402
 
 # A hang inside the engine cannot be ended by a signal handler of Python's: the process is ended, with all stacks.
-HARD_LIMIT = 150.0  # seconds per test, beyond every pytest-timeout
+HARD_LIMIT = 140.0  # seconds per test, beyond every pytest-timeout
 
 # Whatever is started by exec from here on can be told from other processes of the machine.
 os.environ.setdefault(leaks.MARK, uuid.uuid4().hex)
 
 _failed = pytest.StashKey[bool]()
+_stderr = pytest.StashKey[int]()
 _standing: dict[str, Any] = {}  # one open pool per kind, for the cases that only use it
 
 
@@ -51,14 +51,16 @@ def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
     return lambda: request.node.stash.get(_failed, False)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the true stderr: pytest's capture is not yet in its way here."""
+    config.stash[_stderr] = os.dup(2)
+
+
 @pytest.fixture(autouse=True)
-def hard_limit() -> Iterator[None]:
-    stderr = sys.__stderr__
-    with contextlib.ExitStack() as stack:
-        if stderr is not None:
-            faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=stderr)
-            stack.callback(faulthandler.cancel_dump_traceback_later)
-        yield
+def hard_limit(request: pytest.FixtureRequest) -> Iterator[None]:
+    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=request.config.stash[_stderr])
+    yield
+    faulthandler.cancel_dump_traceback_later()
 
 
 @pytest.fixture(autouse=True)

@@ -17,8 +17,8 @@ from ._engine import Engine
 from ._payload import Encoded
 
 MAX_FUNCTIONS: Final = 64  # kept in shared memory at once; a guess at how many a program alternates between
+MAX_FUNCTION_BYTES: Final = 512 << 20
 MAX_BUFFER_BYTES: Final = 1 << 30
-_HASHED: Final = 64 << 10  # larger pickles are only compared with the latest function: hashing them costs more than sending
 
 
 @dataclass(slots=True)
@@ -29,6 +29,11 @@ class Function:
     buffers: list[tuple[int, int]]  # offset, length
     serial: int
     at: int
+
+    @property
+    def nbytes(self) -> int:
+        """Shared memory it takes."""
+        return len(self.data) + sum(n for _, n in self.buffers)
 
 
 @dataclass(slots=True)
@@ -55,10 +60,11 @@ class Blobs:
         self.engine = engine
         self.serial = 0
         self.latest: Function | None = None
-        self.functions: OrderedDict[Any, Function] = OrderedDict()
+        self.functions: OrderedDict[int, Function] = OrderedDict()
         self.seen: dict[tuple[int, int], int] = {}  # address and length of a buffer: the job it was last sent in
         self.shared: OrderedDict[tuple[int, int], Shared] = OrderedDict()
         self.shared_bytes = 0
+        self.bytes_sent = 0
         self.retired: list[Retired] = []
         self.active: set[int] = set()  # jobs whose chunks may refer to blobs
         self.last_job = 0
@@ -68,34 +74,21 @@ class Blobs:
     def function(self, encoded: Encoded) -> Function:
         """The stored copy of an encoded function; written only if it is new or has changed."""
         _, data, buffers = encoded
-        latest = self.latest
-        if latest is not None and latest.data == data and self._same(latest, buffers):
-            return latest
-        key = data if len(data) <= _HASHED else None
-        stored = self.functions.get(key) if key is not None else latest
-        if stored is not None and stored.data == data and self._same(stored, buffers):
-            self.latest = stored
-            return stored
-        self.latest = self._store(data, buffers)
-        if stored is not None and stored.data == data:
-            self._retire([stored.at, *(at for at, _ in stored.buffers)])
-        self._remember(key if key is not None else ("large", self.serial), self.latest)
-        return self.latest
-
-    def _remember(self, key: Any, function: Function) -> None:
-        self.functions[key] = function
-        self.functions.move_to_end(key)
-        while len(self.functions) > MAX_FUNCTIONS or (len(self.functions) > 1 and self._large_functions() > 1):
-            for old, stored in self.functions.items():
-                if stored is not function and (len(self.functions) > MAX_FUNCTIONS or isinstance(old, tuple)):
-                    break
-            else:
-                return
-            del self.functions[old]
-            self._retire([stored.at, *(at for at, _ in stored.buffers)])
-
-    def _large_functions(self) -> int:
-        return sum(isinstance(key, tuple) for key in self.functions)
+        # The latest used comes first: a map usually has the function of the one before.
+        for stored in reversed(self.functions.values()):
+            if stored.data == data and self._same(stored, buffers):
+                if stored is not self.latest:
+                    self.functions.move_to_end(stored.serial)
+                    self.latest = stored
+                return stored
+        self.latest = stored = self._store(data, buffers)
+        self.functions[stored.serial] = stored
+        total = sum(f.nbytes for f in self.functions.values())
+        while len(self.functions) > 1 and (len(self.functions) > MAX_FUNCTIONS or total > MAX_FUNCTION_BYTES):
+            _, old = self.functions.popitem(last=False)
+            total -= old.nbytes
+            self._retire([old.at, *self._unused(old)])
+        return stored
 
     def _same(self, stored: Function, buffers: list[memoryview]) -> bool:
         if len(stored.buffers) != len(buffers):
@@ -111,7 +104,7 @@ class Blobs:
     def _store(self, data: Any, buffers: list[memoryview]) -> Function:
         arena = self.engine.arena
         self.serial += 1
-        places = [(self._copy(b), b.nbytes) for b in buffers]
+        places = [(self._find(b) or self._copy(b), b.nbytes) for b in buffers]
         head = L.FRAME_SIZE + 16 * len(buffers)
         at = self._alloc(head + len(data))
         L.FRAME.pack_into(
@@ -122,7 +115,22 @@ class Blobs:
         arena[at + head : at + head + len(data)] = data
         return Function(data, places, self.serial, at)
 
+    def _find(self, buffer: memoryview) -> int:
+        """Where a buffer lies already, as part of another function: a small change beside the data must not cost the data.
+        Candidates that differ do so within their first bytes nearly always."""
+        for stored in reversed(self.functions.values()):
+            for at, nbytes in stored.buffers:
+                if nbytes == buffer.nbytes and self._equal(at, buffer):
+                    return at
+        return 0
+
+    def _unused(self, dropped: Function) -> list[int]:
+        """Buffers of a dropped function that no other has."""
+        used = {at for f in self.functions.values() for at, _ in f.buffers}
+        return [at for at, _ in dropped.buffers if at not in used]
+
     def _alloc(self, nbytes: int) -> int:
+        self.bytes_sent += nbytes
         return self.engine.check(self.engine.lib.swg_alloc(self.engine.handle, nbytes))
 
     def _copy(self, buffer: memoryview) -> int:
@@ -131,16 +139,15 @@ class Blobs:
         engine.check(engine.lib.swg_copy(engine.handle, at, *engine.address_range(buffer)))
         return at
 
-    def share(self, buffer: memoryview, job: int, static: bool) -> int:
+    def share(self, buffer: memoryview, key: tuple[int, int], job: int, static: bool, again: bool) -> int:
         """Offset of the shared copy of a buffer that is part of a chunk, 0 to send it along with the chunk.
 
-        A buffer that a second chunk of the same job contains is worth keeping; from then on it is compared once per
-        job (`static`: nothing of the user's runs between two chunks) or once per chunk.
+        A buffer that another chunk of the same job contains too (`again`: tasks to come have it) is worth keeping; from then
+        on it is compared once per job (`static`: nothing of the user's runs between two chunks) or once per chunk.
         """
-        key = self.engine.address_range(buffer)
         known = self.shared.get(key)
         if known is None:
-            if self.seen.get(key) != job:
+            if not again and self.seen.get(key) != job:
                 self.seen[key] = job
                 if len(self.seen) > 4096:  # only the latest job's entries are of use
                     self.seen = {k: j for k, j in self.seen.items() if j == job}

@@ -90,7 +90,7 @@ def make_record(error: BaseException, what: int = PLAIN, skip: int = 1) -> Recor
 def _text(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # a __str__ of the user's that raises must not hide the error it belongs to
+    except BaseException as broken:  # a __str__ of the user's that raises must not hide the error it belongs to
         return f"<its __str__ raised {type(broken).__name__}>"
 
 
@@ -100,7 +100,7 @@ def _survives(error: BaseException) -> bytes | None:
     try:
         data = pickle.dumps(error, 5)
         pickle.loads(data)
-    except Exception:
+    except BaseException:
         return None
     return data
 
@@ -134,7 +134,7 @@ def _exception(record: Record, index: int, where: str) -> BaseException:
     if record.pickled is not None:
         try:
             exc = pickle.loads(record.pickled)
-        except Exception as broken:  # it survived in the worker, so user code sees a difference here: tell both
+        except BaseException as broken:  # it survived in the worker, so user code sees a difference here: tell both
             return _remote(record, index, where, f"; rebuilding it here raised {type(broken).__name__}: {broken}")
         if isinstance(exc, BaseException):
             return exc

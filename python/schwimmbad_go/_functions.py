@@ -185,10 +185,8 @@ def _dill(dill: Any, obj: Any, snapshot: Snapshot | None) -> bytes:
     """dill writes functions by value itself; our own reducer comes first where workers share ``__main__``."""
     if snapshot is not None:
         try:
-            large: list[memoryview] = []
             out = io.BytesIO()
-            _pickler(pickle.Pickler, snapshot)(out, 5, buffer_callback=lambda _: True).dump(obj)
-            del large
+            _pickler(pickle.Pickler, snapshot)(out, 5).dump(obj)
             return out.getvalue()
         except Exception:  # a local class or the like: dill's turn, whose own error counts
             pass
@@ -207,6 +205,10 @@ def _pickler(base: Any, snapshot: Snapshot | None) -> Any:
                     return NotImplemented  # a plain reference
                 if type(obj) is types.FunctionType:
                     return _reduce_function(obj, changed)
+                if base is pickle.Pickler:
+                    raise pickle.PicklingError(
+                        f"class {obj.__qualname__} was defined or changed after the workers were forked"
+                    )
             if hasattr(super(), "reducer_override"):
                 return super().reducer_override(obj)
             if type(obj) is types.FunctionType and not _importable(obj):

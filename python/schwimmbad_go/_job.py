@@ -20,7 +20,7 @@ from ._call import APPLY, STAR, Call
 from ._engine import INIT, START, TERMINATED, Port
 from ._functions import with_path
 from ._payload import Encoded
-from ._source import source_of
+from ._source import Drawn, source_of
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -29,13 +29,14 @@ _PARAMS: Final = struct.Struct("<9q")
 _EVENT: Final = struct.Struct("<8q")
 _UNPACK: Final = {0: 0, STAR: L.UNPACK_STAR, APPLY: L.UNPACK_APPLY}
 _BIG_CHUNK: Final = 128 << 10  # post at once: the workers can begin while the next chunk is encoded
+_AHEAD: Final = 8  # tasks looked at for buffers that come again
 _DATA: Final = L.SLOT_FRAME + L.FRAME_SIZE
 
 
 class Job:
     """One call under way on a port."""
 
-    __slots__ = ("by_value", "call", "delivered", "func", "id", "port", "runner", "source", "static")
+    __slots__ = ("by_value", "call", "delivered", "func", "id", "looks", "port", "runner", "source", "static")
 
     def __init__(self, runner: Runner, call: Call, port: Port, static: bool) -> None:
         self.runner = runner
@@ -45,6 +46,7 @@ class Job:
         self.static = static  # none of the user's code runs here between two chunks
         self.by_value = False
         self.id = 0
+        self.looks = 2  # at the tasks behind a chunk with large buffers
         self.delivered = 0  # counted by the background thread, which runs many jobs on one port
 
     def begin(self, job_flags: int = 0) -> None:
@@ -91,7 +93,7 @@ class Job:
         need = _DATA + 16 * len(large) + size + 128
         places = None
         if large:
-            places, need = self._place(large, need)
+            places, need = self._place(large, need, first + n)
         if need > room:
             slot = port.grow(k, need)
         start = slot + _DATA
@@ -126,17 +128,33 @@ class Job:
         L.WORD32.pack_into(runner.arena, at, L.WORD32.unpack_from(runner.arena, at)[0] | L.SOME_UNSENT)
         return encoder.encode(sendable, _payload.encode_pickle, "tasks")
 
-    def _place(self, large: list[memoryview], need: int) -> tuple[list[int], int]:
+    def _place(self, large: list[memoryview], need: int, then: int) -> tuple[list[int], int]:
         """Where each large buffer goes: an offset for a shared one, 0 for one that lies in the slot."""
-        blobs = self.runner.blobs
+        runner = self.runner
+        blobs, keys = runner.blobs, [runner.engine.address_range(b) for b in large]
+        ahead: set[tuple[int, int]] = set()
+        if self.looks > 0 and any(key not in blobs.shared for key in keys):
+            self.looks -= 1
+            ahead = self._look_ahead(then)
         places = []
-        with self.runner.lock:
-            for buffer in large:
-                at = blobs.share(buffer, self.id, self.static)
+        with runner.lock:
+            for buffer, key in zip(large, keys, strict=True):
+                at = blobs.share(buffer, key, self.id, self.static, key in ahead)
                 places.append(at)
                 if not at:
                     need += buffer.nbytes + 64
         return places, need
+
+    def _look_ahead(self, then: int) -> set[tuple[int, int]]:
+        """The large buffers of the next few tasks. Where a buffer rides in them as well, it is sent once, not first with
+        this chunk and again for all. Cheap: pickling with the buffers left out copies nothing."""
+        if isinstance(self.source, Drawn) or then >= self.source.n:
+            return set()
+        try:
+            large = _payload.encode_pickle(list(self.source.take(then, _AHEAD, True)))[2]
+        except Exception:  # one of them does not pickle: its own chunk will tell
+            return set()
+        return {self.runner.engine.address_range(b) for b in large}
 
     def _write_table(self, slot: int, start: int, size: int, large: list[memoryview], places: list[int] | None) -> int:
         arena = self.runner.arena
@@ -240,7 +258,7 @@ class Job:
     def _decode(self, kind: int, flags: int, data: memoryview, buffers: list[Any], first: int) -> list[Any]:
         try:
             values: list[Any] = _payload.decode(kind, data, buffers)
-        except Exception:  # user code runs while unpickling; find whose result it is, the others are fine
+        except BaseException:  # user code runs while unpickling; find whose result it is, the others are fine
             return _Flawed(_salvage.results(bytes(data), buffers, first))
         return _Flawed(values) if flags & L.HAS_ERRORS else values
 

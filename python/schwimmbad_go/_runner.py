@@ -118,6 +118,8 @@ class Runner:
 
     def release(self, port: Port) -> None:
         """Give a port back."""
+        if self.owner != os.getpid():  # in a forked child: nothing here is ours, and the lock may be held for ever
+            return
         with self.lock:
             self.users -= 1
             self.ports.append(port)
@@ -232,7 +234,7 @@ class Runner:
             self.release(port)
 
     def _give_up(self, job: Job, kill: bool) -> None:
-        if job.id > 0 and not self.freed:
+        if job.id > 0 and not self.freed and self.owner == os.getpid():
             self.engine.lib.swg_cancel(job.port.handle, job.id, kill)  # it may be unknown by now: nothing is lost
             self.ended(job.id)
 

@@ -16,7 +16,7 @@ from . import error as _error
 class _Broken:
     """Stands for what could not be rebuilt. It takes every further step of the unpickler without complaint."""
 
-    def __init__(self, error: Exception) -> None:
+    def __init__(self, error: BaseException) -> None:
         self.error = error
 
     def __call__(self, *_: Any, **__: Any) -> _Broken:
@@ -50,7 +50,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def find_class(self, module: str, name: str) -> Any:
         try:
             return super().find_class(module, name)
-        except Exception as error:
+        except BaseException as error:
             return _Broken(error)
 
 
@@ -66,7 +66,7 @@ def _guarded(opcode: bytes, operands: int) -> None:
             return
         try:
             original(self)
-        except Exception as error:
+        except BaseException as error:
             self.stack[depth:] = [_Broken(error)]
 
     _Unpickler.dispatch[opcode[0]] = step
@@ -92,6 +92,6 @@ def results(data: bytes, buffers: list[Any], first: int) -> list[Any]:
                 f"the result of task {first + i} cannot be rebuilt here: {type(why).__name__}: {why}", index=first + i
             )
             values[i] = _errors.Failed(_errors.make_record(error, skip=0))
-        except Exception:  # it does not pickle a second time, but it did arrive
+        except BaseException:  # it does not pickle a second time, but it did arrive
             continue
     return list(values)

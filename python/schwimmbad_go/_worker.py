@@ -189,7 +189,7 @@ class Chunk:
         """Write results out; they are safe once `done` counts them."""
         try:
             kind, inband, large = _payload.encode_results(values)
-        except Exception as error:  # user code runs in __reduce__ and may raise anything
+        except BaseException as error:  # user code runs in __reduce__ and may raise anything
             kind, inband, large, bad = _encode_singly(values, error)
             self.failing = self.failing or bad
         self.write(kind, L.HAS_ERRORS if self.failing else 0, len(values), inband, large)
@@ -233,13 +233,13 @@ class Chunk:
         self.nbytes += need
 
 
-def _encode_singly(values: list[Any], error: Exception) -> tuple[int, Any, list[memoryview], bool]:
+def _encode_singly(values: list[Any], error: BaseException) -> tuple[int, Any, list[memoryview], bool]:
     """Results that do not pickle: tried by value, else each becomes the failure of its own task."""
     from . import _functions
 
     try:
         return *_functions.encode_by_value(values), False
-    except Exception:
+    except BaseException:  # the first error is the one to tell
         if len(values) == 1:
             values = [_errors.Failed(_errors.make_record(error, _errors.RESULT, 0))]
     safe: list[Any] = []
@@ -247,7 +247,7 @@ def _encode_singly(values: list[Any], error: Exception) -> tuple[int, Any, list[
         try:
             _payload.encode_pickle(value)
             safe.append(value)
-        except Exception as why:
+        except BaseException as why:
             safe.append(_errors.Failed(_errors.make_record(why, _errors.RESULT, 0)))
     return *_payload.encode_pickle(safe), True
 
@@ -308,12 +308,12 @@ class Worker:
     ) -> int:  # fmt: skip
         try:
             func = self.functions.get(done.job, serial, blob, flags)
-        except Exception as error:  # unpickling runs user code
+        except BaseException as error:  # unpickling runs user code
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.NO_FUNCTION
         try:
             tasks = self._tasks(done.slot, kind, nbuf, nbytes, done.job, anchors)
-        except Exception as error:
+        except BaseException as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
         if type(func) is tuple:  # preceded by a sys.path that differs from ours

@@ -194,8 +194,8 @@ class MultiPool(BasePool):
             raise PoolClosed()
         s = runner.engine.stats()
         return Statistics(
-            s["workers"], s["tasks"], s["chunks"], s["retries"], s["lost"], s["retired"], s["bytes_in"], s["bytes_out"],
-            s["busy_nanos"] / 1e9,
+            s["workers"], s["tasks"], s["chunks"], s["retries"], s["lost"], s["retired"],
+            s["bytes_in"] + runner.blobs.bytes_sent, s["bytes_out"], s["busy_nanos"] / 1e9,
         )  # fmt: skip
 
     def map(

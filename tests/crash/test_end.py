@@ -16,7 +16,7 @@ from helpers.gates import Gate, pass_gate, pass_gate_if
 from pools_under_test import PoolKind
 from schwimmbad_go.error import PoolError
 
-from crash.test_idle import kill
+from crash.test_idle import kill, stop
 from crash.test_moments import usable
 
 
@@ -45,7 +45,7 @@ class TestClose:
         kind.needs("workers")
         pool = kind(2)
         usable(pool)
-        os.kill(pool._pool[0].pid, signal.SIGSTOP)
+        stop(pool._pool[0].pid)
         pool.terminate()
         pool.join()
 

@@ -23,6 +23,12 @@ def kill(pid: int, signum: int = signal.SIGKILL) -> None:
     assert leaks.poll(lambda: not leaks.alive(pid), 5) < 5
 
 
+def stop(pid: int) -> None:
+    """Returns when the process is stopped: until then it may still take a chunk from the queue, and keep it."""
+    os.kill(pid, signal.SIGSTOP)
+    assert leaks.poll(lambda: leaks.parents()[pid][1] == "T", 5) < 5
+
+
 def forget_core_files(_: Any = None) -> None:
     import faulthandler
     import resource
@@ -91,7 +97,7 @@ def test_stopped_worker_leaves_the_work_to_the_other(clean: None, fresh: Any, ki
     kind.needs("workers")
     pool = fresh(2)
     usable(pool)
-    os.kill(pool._pool[0].pid, signal.SIGSTOP)
+    stop(pool._pool[0].pid)
     try:
         assert pool.map(tasks.square, range(50), chunksize=5) == [n * n for n in range(50)]
     finally:
