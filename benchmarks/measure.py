@@ -27,7 +27,7 @@ from contenders import Contender, SchwimmbadGoZeroCopy, Serial
 from workloads import CPU_MASTER_GOALS, CPU_WORKERS_GOALS, CREATE_GOALS, ZERO_COPY_GOALS, Case, Goal
 
 # Above so many tasks a default chunk size of 1 is timed on a part of them and scaled up (marked "~").
-EXTRAPOLATE_ABOVE, EXTRAPOLATE_FROM = 8_000, 2_000
+EXTRAPOLATE_ABOVE, EXTRAPOLATE_FROM = 4_000, 2_000
 # A map that takes longer than this is a hang: the contender leaves the row, with a note.
 HANG_SECONDS = 60.0
 ZERO_COPY = SchwimmbadGoZeroCopy.key
@@ -47,7 +47,7 @@ class Settings:
 
 
 FULL = Settings(10.0, 3, 31, 0.02, 4, 5000, 12, 3, 1.0)
-QUICK = Settings(0.3, 2, 7, 0.004, 1, 1000, 2, 1, 0.2)
+QUICK = Settings(0.3, 2, 7, 0.006, 1, 1000, 2, 1, 0.2)
 
 
 @dataclass
@@ -70,9 +70,7 @@ class Cell:
     """One contender in one row: at its default chunk size, and at the best one found."""
 
     default: Series = field(default_factory=Series)
-    tuned: Series = field(
-        default_factory=Series
-    )  # the default's series again where no other chunk size was better
+    tuned: Series = field(default_factory=Series)  # the default's own where no chunk size was better
     chunk: int | None = None  # of `tuned`; None: the default
     extrapolated: bool = False  # the default was timed on a part of the tasks
     error: str | None = None

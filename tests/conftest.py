@@ -17,9 +17,9 @@ import pytest
 if str(Path(__file__).parent) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parent))
 
-from helpers import leaks, tasks  # noqa: E402
-from helpers.gates import Gate  # noqa: E402
-from pools_under_test import KINDS, PoolKind  # noqa: E402
+from helpers import leaks, tasks
+from helpers.gates import Gate
+from pools_under_test import KINDS, PoolKind
 
 # A hang inside the engine cannot be ended by a signal handler of Python's: the process is ended, with all stacks.
 HARD_LIMIT = 140.0  # seconds per test, beyond every pytest-timeout

@@ -196,7 +196,7 @@ class TestEnd:
         gate.wait_started()
         pool.terminate()
         pool.join()
-        with pytest.raises(Exception) as caught:  # noqa: PT011 - which one is checked below
+        with pytest.raises(Exception) as caught:
             job.get(LIMIT)
         assert not isinstance(caught.value, TimeoutError)
 

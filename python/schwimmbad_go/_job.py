@@ -30,7 +30,8 @@ _EVENT: Final = struct.Struct("<8q")
 _UNPACK: Final = {0: 0, STAR: L.UNPACK_STAR, APPLY: L.UNPACK_APPLY}
 _BIG_CHUNK: Final = 128 << 10  # post at once: the workers can begin while the next chunk is encoded
 _AHEAD: Final = 8  # tasks looked at for buffers that come again
-_DATA: Final = L.SLOT_FRAME + L.FRAME_SIZE
+_DATA: Final = L.SLOT_DATA
+_SCALARS: Final = frozenset((int, float, str, bool, complex, type(None)))
 
 
 class Job:
@@ -52,19 +53,21 @@ class Job:
     def begin(self, job_flags: int = 0) -> None:
         """Tell the engine; the first offers are listed when this returns."""
         call, runner, port = self.call, self.runner, self.port
-        func, stateless = runner.function(call.func)
+        func, stateless, time_key = runner.function(call.func)
         self.func = func
         flags = _UNPACK[call.unpack]
         if call.return_exceptions:
             flags |= L.KEEP_GOING if call.retries == 0 else 0
         if stateless:
             flags |= L.STATELESS
+        if call.timeout is not None:
+            flags |= L.TIMED
         if call.ordered:
             job_flags |= L.JOB_ORDERED
         if call.lazy:
             job_flags |= L.JOB_LAZY
         _PARAMS.pack_into(
-            runner.arena, port.at + 8 * L.W_PARAM, self.source.n, runner.time_key(call.func), call.chunksize or 0,
+            runner.arena, port.at + 8 * L.W_PARAM, self.source.n, time_key, call.chunksize or 0,
             call.retries, job_flags, 0 if call.timeout is None else max(int(call.timeout * 1e9), 1), flags, func.serial,
             func.at,
         )  # fmt: skip
@@ -82,6 +85,14 @@ class Job:
         source = self.source
         tasks = source.take(first, count, bool(tag & 1))
         n = len(tasks)
+        if type(tasks) is list and n == count and type(tasks[0]) in _SCALARS and not self.by_value:
+            data = pickle.dumps(tasks, 5)
+            size = len(data)
+            if size + _DATA <= room and b"__main__" not in data:  # most chunks of a small map
+                start = slot + _DATA
+                arena[start : start + size] = data
+                L.WORD.pack_into(arena, slot + L.SLOT_FRAME + 48, size)
+                return size > _BIG_CHUNK
         if n < count:
             L.WORD32.pack_into(arena, slot + L.SLOT_FRAME + 40, n)
             if source.drained:  # type: ignore[union-attr]
@@ -189,6 +200,20 @@ class Job:
         error: BaseException | None = None
         values: list[Any] = []
         if slot:
+            if not flags:
+                at = L.WORD.unpack_from(arena, slot + L.REPLY_SEGMENTS)[0]
+                frame = L.FRAME.unpack_from(arena, at)
+                if not (frame[2] or frame[3] or frame[4] or frame[13]):  # one plain pickle: most chunks of a small map
+                    start = at + L.FRAME_SIZE
+                    try:
+                        values = pickle.loads(arena[start : start + frame[10]])
+                    except BaseException:  # user code runs while unpickling; below it is found out whose result it is
+                        values = []
+                    if values:
+                        if frame[14]:
+                            L.WORD32.pack_into(arena, frame[14] + L.HEAP_STATE, 0)
+                        self.source.forget(first, count)
+                        return first, values, None
             values, record = self._read(slot, first, count)
             if record is not None and flags & L.EVENT_FAILED:
                 error = _errors.rebuild(record, first + count)
@@ -293,25 +318,55 @@ class Job:
 
     # ---- the crank -----------------------------------------------------------------------------------------
 
-    def run(self, wait: int) -> Iterator[tuple[int, list[Any]]]:
-        """Encode what is offered, wait, yield what has come; until all is delivered. Yields (0, []) when `call.deadline`
-        passes without anything."""
-        port, runner, call = self.port, self.runner, self.call
-        words, step, handle = port.words, port.step, port.handle
+    def turn(self, wait: int) -> int:
+        """Encode what is offered, then look (and wait, once everything is encoded); what was found is to be read next."""
+        port, runner = self.port, self.runner
+        words = port.words
+        offers, sent = words[L.W_OFFERS], 0
+        while sent < offers:
+            sent += 1
+            if self.encode(sent - 1):
+                break
+        if sent < offers:
+            wait = L.WAIT_NONE
+        elif self.call.deadline is not None:
+            wait = runner.patience(wait, self.call.deadline)
+        found: int = port.step(port.handle, sent, wait)
+        if found < 0:
+            runner.raise_code(port, found)
+        if found & L.FOUND_NEEDS:
+            runner.start_workers(port)
+        return found
+
+    def collect(self) -> list[Any]:
+        """Turn until all results are there; the list of them."""
+        words, n = self.port.words, self.source.n
+        out: list[Any] = []
         while True:
-            offers, sent = words[L.W_OFFERS], 0
-            while sent < offers:
-                sent += 1
-                if self.encode(sent - 1):
-                    break
-            if sent < offers:
-                found = step(handle, sent, L.WAIT_NONE)
-            else:
-                found = step(handle, sent, wait if call.deadline is None else runner.patience(wait, call.deadline))
-            if found < 0:
-                runner.raise_code(port, found)
-            if found & L.FOUND_NEEDS:
-                runner.start_workers(port)
+            found = self.turn(L.WAIT_BATCH)
+            if found & L.FOUND_EVENTS:
+                for k in range(words[L.W_EVENTS]):
+                    first, values, error = self.results(k)
+                    if error is not None:
+                        raise error
+                    size = len(values)
+                    if size == n:
+                        out = values if type(values) is list else list(values)
+                    elif first == len(out):
+                        out += values
+                    elif size:
+                        end = first + size
+                        if end > len(out):
+                            out += [None] * (end - len(out))
+                        out[first:end] = values
+            if found & L.FOUND_IDLE and not words[L.W_OFFERS]:
+                return out
+
+    def stream(self) -> Iterator[tuple[int, list[Any]]]:
+        """Turn and yield results as they come; (0, []) when `call.deadline` passes without any."""
+        runner, call, words = self.runner, self.call, self.port.words
+        while True:
+            found = self.turn(L.WAIT_ANY)
             if found & L.FOUND_EVENTS:
                 for k in range(words[L.W_EVENTS]):
                     first, values, error = self.results(k)
@@ -324,8 +379,6 @@ class Job:
                 yield 0, []
                 runner.check_alive()
             if found & L.FOUND_IDLE and not words[L.W_OFFERS]:
-                runner.ended(self.id)
-                self.id = 0
                 return
 
 

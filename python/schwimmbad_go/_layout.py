@@ -40,6 +40,7 @@ UNPACK_APPLY: Final = 2
 KEEP_GOING: Final = 4  # a failed task's error stands in its place and the next task runs
 SOME_UNSENT: Final = 16  # among the tasks stand errors for those that could not be pickled
 STATELESS: Final = 8  # the function is a plain reference: no state of it can leak from job to job
+TIMED: Final = 32  # a time limit per task is in force: the start of each is told
 PARK: Final = 1 << 16  # wait at the gate after the answer
 # Flag of a RESULTS frame.
 HAS_ERRORS: Final = 1
@@ -52,7 +53,10 @@ REPLY_SEGMENTS: Final = 16
 REPLY_CANCEL: Final = 28
 REPLY_PINNED: Final = 40
 REPLY_CAPACITY: Final = 56
-REPLY: Final = struct.Struct("<IIQQI")  # done, status, elapsed, first segment, worker
+REPLY: Final = struct.Struct("<IIQQI4xQ")  # done, status, elapsed, first segment, worker, (cancel), bytes
+# A slot's cancel word and capacity, then the TASKS frame: what a worker reads first, in one go.
+HEAD: Final = struct.Struct("<28xI24xQ" + FRAME.format[1:])
+SLOT_DATA: Final = SLOT_FRAME + FRAME_SIZE
 
 STOPPED: Final = 2
 COMPLETE: Final = 1
@@ -77,7 +81,7 @@ CLAIM: Final = struct.Struct("<QQQQ")  # claim, started, running, block
 CELL_STARTED: Final = 16
 RUNNING: Final = struct.Struct("<QQQ")  # started, running, block
 CELL_TASKS: Final = 40
-COUNTS: Final = struct.Struct("<QQQ")  # tasks, chunks, busy ns
+IDLE: Final = struct.Struct("<7Q")  # claim, started, running, block, tasks, chunks, busy ns
 CELL_HEAP_TOP: Final = 64
 CELL_ERROR: Final = 72
 CELL_FLOOR: Final = 80

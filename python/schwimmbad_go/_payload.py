@@ -55,6 +55,8 @@ def encode_results(values: list[Any]) -> Encoded:
         if set(map(type, values)) == {float}:
             return FLOATS, array("d", values).tobytes(), []
         return encode_pickle(values)
+    if first is int:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
+        return PICKLE, pickle.dumps(values, 5), []
     np = sys.modules.get("numpy")
     if np is None:
         return encode_pickle(values)

@@ -8,7 +8,6 @@ import threading
 import time
 import types
 from collections.abc import Generator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any, Final
 
@@ -63,11 +62,11 @@ class Runner:
         self.starting = threading.Lock()  # of the background thread
         self.owner = os.getpid()
         self.ports: list[Port] = []
-        self.users = 0  # ports in use: the arena must stay
+        self.opened = 0  # while some of them are in use, the arena must stay
         self.closed = self.dead = self.joined = self.freed = False
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
-        self.plain: dict[int, tuple[Any, Function]] = {}  # functions that are plain references, by id
+        self.plain: dict[int, tuple[Any, Function, int]] = {}  # functions that are plain references, by id
         command = spawn_command() if method == "spawn" else None
         self.engine = Engine(workers, max_tasks, command)
         self.arena = self.engine.arena
@@ -103,29 +102,30 @@ class Runner:
 
     def acquire(self) -> Port:
         """A port for the calling thread."""
-        with self.lock:
-            if self.freed or self.dead:
-                raise _error.PoolClosed("the pool was terminated")
-            self.users += 1
-            if self.ports:
-                return self.ports.pop()
         try:
-            return self.engine.open_port()
-        except BaseException:
+            port = self.ports.pop()
+        except IndexError:
             with self.lock:
-                self.users -= 1
-            raise
+                if self.freed:
+                    raise _error.PoolClosed("the pool was terminated") from None
+                port = self.engine.open_port()
+                self.opened += 1
+        if self.dead:
+            self.release(port)
+            raise _error.PoolClosed("the pool was terminated")
+        return port
 
     def release(self, port: Port) -> None:
         """Give a port back."""
-        if self.owner != os.getpid():  # in a forked child: nothing here is ours, and the lock may be held for ever
-            return
+        self.ports.append(port)
+        if self.joined and self.owner == os.getpid():
+            self.free_if_unused()
+
+    def free_if_unused(self) -> None:
+        """Give memory and descriptors back once no thread uses a port any more."""
         with self.lock:
-            self.users -= 1
-            self.ports.append(port)
-            last = self.joined and self.users == 0
-        if last:
-            self.free()
+            if len(self.ports) == self.opened:
+                self.free()
 
     def check_alive(self) -> None:
         """Raise if the pool was terminated while user code ran."""
@@ -134,19 +134,20 @@ class Runner:
 
     # ---- functions -----------------------------------------------------------------------------------------
 
-    def function(self, func: Any) -> tuple[Function, bool]:
-        """The stored function, and whether it is a plain reference without state."""
+    def function(self, func: Any) -> tuple[Function, bool, int]:
+        """The stored function, whether it is a plain reference without state, and its key in the table of task times."""
         known = self.plain.get(id(func))
         if known is not None and known[0] is func:
-            return known[1], True
+            return known[1], True, known[2]
         encoded = self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")
         stored = self.store(encoded)
+        key = self.time_key(func)
         if type(func) is types.FunctionType and self.encoder.is_reference(func, encoded[1]):
             if len(self.plain) >= 256:
                 self.plain.clear()
-            self.plain[id(func)] = func, stored
-            return stored, True
-        return stored, False
+            self.plain[id(func)] = func, stored, key
+            return stored, True, key
+        return stored, False, key
 
     def store(self, encoded: Encoded) -> Function:
         """Put an encoded function into shared memory unless it is there."""
@@ -220,62 +221,48 @@ class Runner:
 
     # ---- running -------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def job(self, call: Call, static: bool) -> Generator[Job, None, None]:
-        """A job on a port of its own; whatever ends it, nothing of it stays behind."""
-        port = self.acquire()
-        job = Job(self, call, port, static)
-        try:
-            yield job
-        except BaseException as error:
-            self._give_up(job, isinstance(error, KeyboardInterrupt) and not isinstance(error, _error.PoolError))
-            raise
-        finally:
-            self.release(port)
-
-    def _give_up(self, job: Job, kill: bool) -> None:
+    def _give_up(self, job: Job, error: BaseException) -> None:
+        """Whatever ended a job: nothing of it stays behind. After Ctrl-C its workers are ended: nobody waits for their tasks."""
         if job.id > 0 and not self.freed and self.owner == os.getpid():
+            kill = isinstance(error, KeyboardInterrupt) and not isinstance(error, _error.PoolError)
             self.engine.lib.swg_cancel(job.port.handle, job.id, kill)  # it may be unknown by now: nothing is lost
-            self.ended(job.id)
 
-    def collect(self, call: Call) -> list[Any]:
+    def collect(self, call: Call, job_flags: int = 0) -> list[Any]:
         """Run a call and return its results in input order."""
         call.ordered = False
-        with self.job(call, True) as job:
-            n = job.source.n
-            if n == 0:
+        port = self.acquire()
+        job = Job(self, call, port, True)
+        try:
+            if job.source.n == 0:
                 return []
-            job.begin()
-            out: list[Any] = []
-            for first, values in job.run(L.WAIT_BATCH):
-                if len(values) == n:
-                    return values if type(values) is list else list(values)
-                end = first + len(values)
-                if first == len(out):
-                    out += values
-                else:
-                    if end > len(out):
-                        out += [None] * (end - len(out))
-                    out[first:end] = values
-            return out
+            job.begin(job_flags)
+            return job.collect()
+        except BaseException as error:
+            self._give_up(job, error)
+            raise
+        finally:
+            self.ended(job.id)
+            self.release(port)
 
     def stream(self, call: Call) -> Generator[tuple[int, list[Any]], None, None]:
         """Run a call and yield its results as they come."""
-        with self.job(call, False) as job:
+        port = self.acquire()
+        job = Job(self, call, port, False)
+        try:
             if job.source.n == 0:
                 return
             job.begin()
-            yield from job.run(L.WAIT_ANY)
+            yield from job.stream()
+        except BaseException as error:
+            self._give_up(job, error)
+            raise
+        finally:
+            self.ended(job.id)
+            self.release(port)
 
     def broadcast(self, call: Call) -> list[Any]:
         """Run a call of one task per worker, each on another worker."""
-        call.ordered = True
-        with self.job(call, True) as job:
-            job.begin(L.JOB_BROADCAST)
-            out: list[Any] = []
-            for _, values in job.run(L.WAIT_BATCH):
-                out += values
-            return out
+        return self.collect(call, L.JOB_BROADCAST)
 
     def submit(self, call: Call, result: AsyncResult[Any]) -> None:
         """Run a call in the background."""
@@ -327,18 +314,14 @@ class Runner:
         if pump is not None and pump is not threading.current_thread():
             pump.close()
             pump.join()
-        with self.lock:
-            self.dead = self.joined = True
-            idle = self.users == 0
-        if idle:
-            self.free()
+        self.dead = self.joined = True
+        self.free_if_unused()
 
     def free(self) -> None:
-        """Give back memory and descriptors; nobody uses them any more."""
-        with self.lock:
-            if self.freed:
-                return
-            self.freed = True
+        """Give back memory and descriptors; nobody uses them any more. Under the lock."""
+        if self.freed:
+            return
+        self.freed = True
         starter = getattr(self, "starter", None)
         if starter is not None:
             starter.close()

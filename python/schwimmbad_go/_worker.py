@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import pickle
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -25,7 +26,9 @@ from . import _layout as L
 # Results are written out when this much time has passed since the last time: what a crash can cost is the work of
 # 100 us, and the writing (some 2 us) stays below 2 % of it.
 FLUSH_NS: Final = 100_000
+SHORT_BLOCK_NS: Final = 20_000
 MIN_BLOCK: Final = 16 << 10
+_UNUSUAL: Final = L.UNPACK_STAR | L.UNPACK_APPLY | L.SOME_UNSENT | L.TIMED
 
 
 class Channel:
@@ -175,13 +178,16 @@ class Functions:
 class Chunk:
     """One chunk: its place, the reply under construction, and where the next results go."""
 
-    __slots__ = ("arena", "count", "cursor", "done", "end", "failing", "first", "heap", "job", "last", "nbytes", "segments", "slot")
+    __slots__ = (
+        "arena", "count", "cursor", "done", "end", "failing", "first", "heap", "job", "last", "nbytes", "segments", "slot",
+    )  # fmt: skip
 
-    def __init__(self, arena: memoryview, heap: Heap, slot: int, job: int, first: int, count: int, cursor: int) -> None:
-        self.arena, self.heap, self.slot, self.job = arena, heap, slot, job
+    def __init__(
+        self, arena: memoryview, heap: Heap, slot: int, end: int, job: int, first: int, count: int, cursor: int
+    ) -> None:
+        self.arena, self.heap, self.slot, self.end, self.job = arena, heap, slot, end, job
         self.first, self.count = first, count
         self.cursor = cursor  # free part of the slot
-        self.end: int = slot + L.WORD.unpack_from(arena, slot + L.REPLY_CAPACITY)[0]
         self.done = self.last = self.segments = self.nbytes = 0
         self.failing = False  # a failure stands among the results
 
@@ -204,33 +210,41 @@ class Chunk:
     def write(self, kind: int, flags: int, count: int, inband: Any, large: list[memoryview]) -> None:
         """One RESULTS frame behind the others, in the slot if it fits, else in a block of the heap."""
         arena = self.arena
-        head = L.FRAME_SIZE + 16 * len(large) + len(inband)
-        need = head + sum(b.nbytes + 64 for b in large)
-        block = 0
-        at = self.cursor
-        if at + need + 64 <= self.end:
+        at, block, size = self.cursor, 0, len(inband)
+        need = L.FRAME_SIZE + size
+        if large:
+            need += sum(b.nbytes + 64 for b in large) + 16 * len(large) + 64
+        if at + need <= self.end:
             self.cursor = (at + need + 63) & -64
         else:
             block = self.heap.take(need)
             at = block + L.HEAP_HEAD
-        start = (at + head + 63) & -64
-        for i, b in enumerate(large):
-            L.TABLE.pack_into(arena, at + L.FRAME_SIZE + 16 * i, start, b.nbytes)
-            arena[start : start + b.nbytes] = b
-            start = (start + b.nbytes + 63) & -64
-        body = at + L.FRAME_SIZE + 16 * len(large)
-        arena[body : body + len(inband)] = inband
+        body = at + L.FRAME_SIZE
+        if large:
+            body = self._write_large(body, size, large)
+        arena[body : body + size] = inband
         L.FRAME.pack_into(
             arena, at, L.MAGIC, L.TYPE_RESULTS, kind, flags, len(large), self.job, 0, self.first + self.done, count,
-            0, len(inband), 0, 0, 0, block, 0,
+            0, size, 0, 0, 0, block, 0,
         )  # fmt: skip
         if self.last:
             L.WORD.pack_into(arena, self.last + 72, at)
         else:
-            L.WORD.pack_into(arena, self.slot + L.REPLY_SEGMENTS, at)
             self.segments = at
+        L.WORD.pack_into(arena, self.slot + L.REPLY_SEGMENTS, self.segments)
         self.last = at
         self.nbytes += need
+
+    def _write_large(self, table: int, size: int, large: list[memoryview]) -> int:
+        """The buffer table and, behind the in-band bytes, the buffers; returns where the in-band bytes go."""
+        arena = self.arena
+        body = table + 16 * len(large)
+        start = (body + size + 63) & -64
+        for i, b in enumerate(large):
+            L.TABLE.pack_into(arena, table + 16 * i, start, b.nbytes)
+            arena[start : start + b.nbytes] = b
+            start = (start + b.nbytes + 63) & -64
+        return body
 
 
 def _encode_singly(values: list[Any], error: BaseException) -> tuple[int, Any, list[memoryview], bool]:
@@ -271,36 +285,62 @@ class Worker:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.arena = channel.arena
+        self.claim_at = channel.cell + L.CELL_CLAIM
         self.heap = Heap(channel)
         self.functions = Functions(channel)
         self.tasks = self.chunks = self.busy = 0
         self.pinned: list[tuple[int, list[Any]]] = []
-        self.out = (sys.stdout, sys.stderr)
+        # What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
+        # after each chunk.
+        self.out = [s for s in (sys.stdout, sys.stderr) if s is not None and not _line_buffered(s)]
 
     def run(self, slot: int, generation: int) -> None:
         """Run one chunk and answer."""
-        arena, cell = self.arena, self.channel.cell
-        (magic, _, kind, flags, nbuf, job, chunk, first, count, block, nbytes, serial, budget, free, _, blob) = (
-            L.FRAME.unpack_from(arena, slot + L.SLOT_FRAME)
+        arena = self.arena
+        (cancel, room, magic, _, kind, flags, nbuf, job, chunk, first, count, block, nbytes, serial, budget, free, _, blob) = (
+            L.HEAD.unpack_from(arena, slot)
         )
         if chunk >> 32 != generation or magic != L.MAGIC:
             return  # the slot belongs to another chunk by now: nobody waits for this one
-        L.CLAIM.pack_into(arena, cell + L.CELL_CLAIM, chunk, 0, 0, 0)
-        done = Chunk(arena, self.heap, slot, job, first, count, free or slot + self._frame_end(nbuf, nbytes))
+        L.CLAIM.pack_into(arena, self.claim_at, chunk, 0, 0, 0)
         began = monotonic_ns()
+        functions = self.functions
+        end = free or (slot + L.SLOT_DATA + 16 * nbuf + nbytes + 63) & -64
+        done = Chunk(arena, self.heap, slot, slot + room, job, first, count, end)
         anchors: list[Any] = []
-        if L.WORD32.unpack_from(arena, slot + L.REPLY_CANCEL)[0]:
+        if cancel:
             status = L.STOPPED
-        else:
+        elif (
+            kind or nbuf or flags & _UNUSUAL or block < count
+            or serial != functions.serial or not (flags & L.STATELESS or job == functions.job)
+        ):  # fmt: skip
             status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, anchors)
+        else:  # the same function as before, small tasks, one block: most chunks of a small map
+            start = slot + L.SLOT_DATA
+            results: list[Any] = []
+            error: BaseException | None = None
+            calls: Any = None
+            try:
+                calls = map(functions.func, pickle.loads(arena[start : start + nbytes]))
+                results.append(next(calls))
+                if not budget or monotonic_ns() - began < budget:  # else tasks have become much longer than expected
+                    results.extend(calls)
+            except BaseException as raised:
+                error = raised
+            if error is None and len(results) == count:
+                self.tasks += count
+                done.put(results)
+                status = L.COMPLETE
+            elif calls is None:
+                status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, anchors)
+            else:
+                if isinstance(error, StopIteration) or error is None and len(results) > 1:
+                    error = RuntimeError("the task raised StopIteration")  # see _run_blocks
+                status = self._run_blocks(done, calls, flags, 1, budget, results, error)
         spent = monotonic_ns() - began
         if anchors or self.pinned:
             self._let_go(slot, anchors)
         self._answer(done, status, spent, generation, flags)
-
-    @staticmethod
-    def _frame_end(nbuf: int, nbytes: int) -> int:
-        return (L.SLOT_FRAME + L.FRAME_SIZE + 16 * nbuf + nbytes + 63) & -64
 
     def _read_and_run(
         self, done: Chunk, kind: int, flags: int, nbuf: int, nbytes: int, serial: int, blob: int, block: int,
@@ -326,7 +366,7 @@ class Worker:
             calls = (func(*args, **kwds) for args, kwds in tasks)
         else:
             calls = map(func, tasks)
-        return self._run_blocks(done, calls, flags, block, budget)
+        return self._run_blocks(done, calls, flags, block, budget, [], None)
 
     def _tasks(self, slot: int, kind: int, nbuf: int, nbytes: int, job: int, anchors: list[Any]) -> Any:
         """The tasks of a chunk. Large buffers in the slot are used in place, shared ones through private mappings."""
@@ -351,24 +391,27 @@ class Worker:
                 buffers.append(view)
         return _payload.decode(kind, data, buffers, anchors)
 
-    def _run_blocks(self, done: Chunk, calls: Any, flags: int, block: int, budget: int) -> int:
-        """Run the tasks in blocks; between two, look at the clock and at whether anyone still wants the results."""
+    def _run_blocks(
+        self, done: Chunk, calls: Any, flags: int, block: int, budget: int, results: list[Any],
+        error: BaseException | None,
+    ) -> int:  # fmt: skip
+        """Run the tasks in blocks; between two, look at the clock and at whether anyone still wants the results. Goes on
+        after `results`, and after `error` of the task behind them."""
         arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = now = monotonic_ns()
-        results: list[Any] = []
-        at = 0
+        at = len(results)
         while True:
-            n = min(block, count - at)
-            L.RUNNING.pack_into(arena, running_at, now, at, n)
-            want = len(results) + n
-            error: BaseException | None = None
-            try:
-                results.extend(calls if n == count else islice(calls, n))
-                if len(results) < want:  # map() takes a task's StopIteration for the end of the tasks; see PEP 479
-                    error = RuntimeError("the task raised StopIteration")
-            except BaseException as raised:
-                error = raised
+            if error is None:
+                n = min(block, count - at)
+                L.RUNNING.pack_into(arena, running_at, now, at, n)
+                want = len(results) + n
+                try:
+                    results.extend(calls if n == count else islice(calls, n))
+                    if len(results) < want:  # map() takes a task's StopIteration for the end of the tasks; see PEP 479
+                        error = RuntimeError("the task raised StopIteration")
+                except BaseException as raised:
+                    error = raised
             if error is None:
                 at += n
             else:
@@ -383,7 +426,7 @@ class Worker:
                     return L.FAILED
                 results.append(_errors.Failed(record))
                 done.failing = True
-            now = monotonic_ns()
+            before, now = now, monotonic_ns()
             if at >= count:
                 if results:
                     done.put(results)
@@ -397,14 +440,14 @@ class Worker:
             if stop:
                 self.tasks += at
                 return L.STOPPED
+            if now - before < SHORT_BLOCK_NS and not flags & L.TIMED:
+                block *= 2  # nobody knew how short the tasks are
 
     def _answer(self, done: Chunk, status: int, spent: int, generation: int, flags: int) -> None:
         arena, channel = self.arena, self.channel
         self.chunks += 1
         self.busy += spent
-        L.COUNTS.pack_into(arena, channel.cell + L.CELL_TASKS, self.tasks, self.chunks, self.busy)
-        L.WORD.pack_into(arena, done.slot + 32, done.nbytes)
-        L.REPLY.pack_into(arena, done.slot, done.done, status, spent, done.segments, channel.index)
+        L.REPLY.pack_into(arena, done.slot, done.done, status, spent, done.segments, channel.index, done.nbytes)
         park = flags & L.PARK and status in (L.COMPLETE, L.FAILED)
         if park:
             channel.control(L.PARKED)
@@ -412,13 +455,12 @@ class Worker:
         if retire:
             L.WORD.pack_into(arena, channel.cell + L.CELL_EXIT, 1)
         os.write(channel.answer, L.RECORD.pack(done.slot >> L.PAGE_SHIFT, generation))
-        L.WORD.pack_into(arena, channel.cell + L.CELL_CLAIM, 0)
+        L.IDLE.pack_into(arena, self.claim_at, 0, 0, 0, 0, self.tasks, self.chunks, self.busy)
         if retire:
             channel.control(L.RETIRED)
             leave(0)
-        for stream in self.out:  # what a task printed must not wait for the next chunk, or for ever
-            if stream is not None:
-                stream.flush()
+        for stream in self.out:
+            stream.flush()
         if park and len(os.read(channel.gate, 8)) < 8:
             leave(0)
 
@@ -434,6 +476,14 @@ class Worker:
             else:
                 L.WORD32.pack_into(self.arena, at + L.REPLY_PINNED, 0)
         self.pinned = still
+
+
+def _line_buffered(stream: Any) -> bool:
+    try:
+        stream.reconfigure(line_buffering=True)
+    except (AttributeError, ValueError, OSError):  # not a text file, or closed
+        return False
+    return True
 
 
 def _in_use(anchors: list[Any]) -> bool:
@@ -508,8 +558,6 @@ def fail_start(channel: Channel, record: _errors.Record) -> NoReturn:
 
 def main() -> NoReturn:
     """Entry of a worker that was started as a fresh program: ``python -m schwimmbad_go._worker``."""
-    import pickle
-
     spec = os.environ.pop(L.WORKER_ENV, "")
     try:
         version, index, fds = spec.split(":")

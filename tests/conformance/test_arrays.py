@@ -25,7 +25,8 @@ def samples() -> list[Any]:
         np.array(["ab", "c"]), np.array([b"ab", b"c"]), np.array([1j, 2]), np.arange(3).astype("M8[s]"), np.float16([1, 2]),
         np.zeros(3, STRUCTURED), np.array([1, "x", None], dtype=object), np.empty((0,)), np.empty((0, 3)), np.empty((3, 0)),
         base, base.T, base[::2], base[:, ::-1], base[:, 1:3], np.asfortranarray(base), base.reshape(7, 2, 3),
-        np.ma.masked_greater(base, 0.5), base.view(arrays.Tagged), np.broadcast_to(base[0], (4, 6)), np.arange(12).reshape(3, 4).view(np.matrix),
+        np.ma.masked_greater(base, 0.5), base.view(arrays.Tagged), np.broadcast_to(base[0], (4, 6)),
+        np.arange(12).reshape(3, 4).view(np.matrix),
         np.rec.array([(1, 2.0), (3, 4.0)], dtype=STRUCTURED), rng.normal(size=(4, 20_000)), np.longdouble([1, 2]) / 3,
     ]
 
@@ -102,8 +103,8 @@ class TestEqualSmallArrays:
         assert (back[1] == 2.0).all()  # results are separate arrays, not windows of one
 
     @pytest.mark.parametrize("odd", [
-        np.zeros(4), np.zeros(5, "f4"), np.zeros(5, ">f8"), np.zeros((5, 1)), np.zeros((1, 5)), np.zeros(5).view(arrays.Tagged), np.ma.zeros(5),
-        np.zeros(10)[::2], None, [0.0] * 5,
+        np.zeros(4), np.zeros(5, "f4"), np.zeros(5, ">f8"), np.zeros((5, 1)), np.zeros((1, 5)), np.zeros(5).view(arrays.Tagged),
+        np.ma.zeros(5), np.zeros(10)[::2], None, [0.0] * 5,
     ])
     def test_one_that_differs(self, pool: Any, odd: Any) -> None:
         sent = [np.full(5, float(n)) for n in range(50)]

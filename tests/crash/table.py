@@ -112,4 +112,7 @@ def cells() -> list[Cell]:
 
 
 CELLS = cells()
-BUILT_IN = {PicklingError: pickle.PicklingError, UnpicklingError: pickle.UnpicklingError, TaskExit: SystemExit, TaskInterrupt: KeyboardInterrupt}
+BUILT_IN = {
+    PicklingError: pickle.PicklingError, UnpicklingError: pickle.UnpicklingError, TaskExit: SystemExit,
+    TaskInterrupt: KeyboardInterrupt,
+}

@@ -198,6 +198,27 @@ class TestGarbageCollection:
         del results, pool
         gc.collect()
 
+    def test_of_abandoned_imaps_at_any_moment(self, clean: None, kind: PoolKind) -> None:
+        """In a cycle, they end wherever the collector happens to run: also within the pool's own code, under its locks."""
+        kind.needs("parallel")
+        thresholds = gc.get_threshold()
+        with kind(2) as pool:
+            try:
+                for k in range(1, 150):
+                    results = pool.imap(functools.partial(tasks.add, k), range(50))
+                    next(results)
+                    cycle = [results]
+                    cycle.append(cycle)  # type: ignore[arg-type]
+                    gc.disable()
+                    del results, cycle
+                    gc.set_threshold(gc.get_count()[0] + k)  # the k-th object made from here on starts the collector
+                    gc.enable()
+                    assert list(pool.map(functools.partial(tasks.add, -k), range(5))) == [n - k for n in range(5)]
+            finally:
+                gc.enable()
+                gc.set_threshold(*thresholds)
+        pool.join()
+
     def test_with_a_pending_result(self, clean: None, kind: PoolKind, gate: Gate) -> None:
         """A result that somebody holds is settled one way or the other."""
         kind.needs("parallel")

@@ -123,7 +123,7 @@ def test_deaths_over_worker_counts(clean: None, kind: PoolKind, processes: int) 
     with kind(processes) as pool:
         for _ in range(2):
             bad = {3, 4, 17}
-            results = pool.map(os._exit, [n for n in (1, 2)], return_exceptions=True)
+            results = pool.map(os._exit, [1, 2], return_exceptions=True)
             assert [type(r) for r in results] == [WorkerLost, WorkerLost]
             assert [r.exitcode for r in results] == [1, 2]
             results = pool.map(_die_if, [(n, n in bad) for n in range(40)], return_exceptions=True)

@@ -7,6 +7,8 @@ const (
 	blockAlone = float64(20 * time.Microsecond)
 	// For shorter tasks it looks this many times per chunk.
 	blocksPerChunk = 8
+	// But never so often that a block is shorter than this, in ns: half the time between two writings of results.
+	blockTime = float64(50 * time.Microsecond)
 	// A chunk that takes this many times longer than planned comes back unfinished, to be spread over other workers.
 	budgetFactor = 4
 	// Most tasks in a chunk when nobody knows how long they take: a million 30ns tasks still become few chunks.
@@ -123,7 +125,8 @@ func (s *Scheduler) block(j *job, count int32) int {
 	if !j.time.known || j.spec.Timed || j.time.mean >= blockAlone {
 		return 1
 	}
-	return max(1, int(count)/blocksPerChunk)
+	// A block shorter than the time between two writings of results would only cost looks at the clock.
+	return max(1, int(count)/blocksPerChunk, int(fit(blockTime/j.time.mean, int64(count))))
 }
 
 // fit rounds x down to a number of tasks between 1 and most.
