@@ -190,6 +190,9 @@ func (w *testWorker) run(slot, generation uint64) {
 	}
 	for at < count {
 		n := min(block, count-at)
+		if w.maxTasks > 0 {
+			n = min(n, w.maxTasks-w.tasks-at)
+		}
 		w.store(w.cell+process.CellStarted, uint64(process.Monotonic()))
 		w.store(w.cell+process.CellRunning, at)
 		w.store(w.cell+process.CellBlock, n)
@@ -217,7 +220,8 @@ func (w *testWorker) run(slot, generation uint64) {
 			w.store(seg+72, record)
 			break
 		}
-		if at < count && (atomic.LoadUint32(w.half(slot+process.ReplyCancel)) != 0 || budget > 0 && process.Monotonic()-began >= budget) {
+		full := w.maxTasks > 0 && w.tasks+at >= w.maxTasks
+		if at < count && (full || atomic.LoadUint32(w.half(slot+process.ReplyCancel)) != 0 || budget > 0 && process.Monotonic()-began >= budget) {
 			status = process.StatusStopped
 			break
 		}

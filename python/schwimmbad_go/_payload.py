@@ -35,10 +35,13 @@ def encode_tasks(tasks: Any) -> Encoded:
         if first is int or first is float or first is tuple or first is str:
             return encode_pickle(tasks)
         np = sys.modules.get("numpy")
-        if np is not None and first is np.ndarray:
-            packed = _slab(np, tasks)
-            if packed is not None:
-                return SLAB, packed, []
+        if np is not None:
+            if first is np.ndarray:
+                packed = _slab(np, tasks)
+                if packed is not None:
+                    return SLAB, packed, []
+            elif first is np.float64 and set(map(type, tasks)) == {first}:
+                return NP_FLOATS, array("d", tasks).tobytes(), []
         return encode_pickle(tasks)
     if kind is range and -_INT64 <= tasks.start < _INT64 and -_INT64 <= tasks.stop < _INT64 and abs(tasks.step) < _INT64:
         return RANGE, _RANGE.pack(tasks.start, tasks.stop, tasks.step), []
