@@ -188,7 +188,6 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	broadcast := a[4]&JobBroadcast != 0
 	if broadcast {
 		spec.Tasks, spec.Chunk = int64(e.cfg.Workers), 1
-		e.drainGate()
 	}
 	e.failure, e.crashes = nil, 0
 	e.askForWorkers()

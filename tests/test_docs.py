@@ -192,7 +192,9 @@ def quoted() -> list[tuple[str, int]]:
 
 HEADER = {
     name: (int(at), kind)
-    for kind, at, name in re.findall(r"le\.PutUint(16|32|64)\(b\[(\d+):\], (?:uint\d+\()?h\.(\w+)", (ROOT / "pools/internal/wire/header.go").read_text())
+    for kind, at, name in re.findall(
+        r"le\.PutUint(16|32|64)\(b\[(\d+):\], (?:uint\d+\()?h\.(\w+)", (ROOT / "pools/internal/wire/header.go").read_text()
+    )
 }
 
 
@@ -247,7 +249,8 @@ def test_the_c_header_has_the_same_numbers() -> None:
 
 
 def test_every_environment_variable_is_documented() -> None:
-    sources = [p for folder in ("python", "pools", "pyshim", "tools") for p in (ROOT / folder).rglob("*") if p.suffix in {".py", ".go", ".c"}]
+    folders = [ROOT / name for name in ("python", "pools", "pyshim", "tools")]
+    sources = [p for folder in folders for p in folder.rglob("*") if p.suffix in {".py", ".go", ".c"}]
     used = {name for p in sources for name in re.findall(r"\bSCHWIMMBAD_GO_[A-Z_]+\b", p.read_text())}
     readme = (ROOT / "README.md").read_text()
     assert {name for name in used if f"| `{name}` |" not in readme} == set()

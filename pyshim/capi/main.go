@@ -9,6 +9,8 @@ package main
 #define SWG_NO_PROTOTYPES
 #include "schwimmbad.h"
 #include "error.h"
+
+extern char **environ;
 */
 import "C"
 
@@ -83,11 +85,23 @@ func swg_open(c *C.swg_config) (rc int64) {
 	cfg := pools.EngineConfig{
 		Workers: int(c.workers), ArenaBytes: uint64(c.arena_bytes), MaxTasks: int(c.max_tasks), Command: stringList(c.command),
 	}
+	if cfg.Command != nil {
+		cfg.Env = environment()
+	}
 	e, err := pools.OpenEngine(cfg)
 	if err != nil {
 		return failed(err)
 	}
 	return handles.put(entry{e, -1})
+}
+
+// environment is the process's own, as it is now: Go's copy was made when the library was loaded.
+func environment() []string {
+	var list []string
+	for p := C.environ; p != nil && *p != nil; p = (**C.char)(unsafe.Add(unsafe.Pointer(p), unsafe.Sizeof(*p))) {
+		list = append(list, C.GoString(*p))
+	}
+	return list
 }
 
 // stringList reads NUL-ended strings up to an empty one.

@@ -73,6 +73,7 @@ CTL_HEAP_SIZE: Final = 48
 CTL_LENGTH: Final = 16
 CTL_SETUP: Final = 80
 CTL_MAX_TASKS: Final = 88
+CTL_GATE: Final = 96
 
 # Worker cell.
 CELL_PID: Final = 0

@@ -42,10 +42,10 @@ class _Found(Exception):
     """A broken piece was met while pickling."""
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+class _Unpickler(pickle._Unpickler):
     """Guards what runs user code: finding classes, calling them, setting state."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # type: ignore[attr-defined]
+    dispatch = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         try:
@@ -56,7 +56,7 @@ class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
 
 def _guarded(opcode: bytes, operands: int) -> None:
     """Replace a step by one that leaves a broken piece on the stack when it fails."""
-    original = pickle._Unpickler.dispatch[opcode[0]]  # type: ignore[attr-defined]
+    original = pickle._Unpickler.dispatch[opcode[0]]
 
     def step(self: Any) -> None:
         before = list(self.stack[-operands:])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import array
 import ctypes
+import importlib
 import os
 import pickle
 import signal
@@ -66,7 +67,7 @@ class Initializer:
 def name_process(prefix: str, number: int) -> None:
     """Make ``multiprocessing.current_process()`` say which worker this is, in both packages of that name."""
     for package in ("multiprocessing", "multiprocess"):
-        process = sys.modules.get(f"{package}.process")
+        process: Any = sys.modules.get(f"{package}.process")
         if process is None:
             continue
         me = process.BaseProcess(name=f"{prefix}-{number}")
@@ -75,7 +76,7 @@ def name_process(prefix: str, number: int) -> None:
         me._popen = None
         process._current_process = me
         process._children = set()
-        util = sys.modules.get(f"{package}.util")
+        util: Any = sys.modules.get(f"{package}.util")
         if util is not None:  # finalizers of the master's are not this process's to run
             util._finalizer_registry.clear()
             util._run_after_forkers()
@@ -164,7 +165,8 @@ def spawn_command() -> list[str]:
 
 def write_setup(engine: _engine.Engine, prefix: str, initializer: bytes) -> None:
     """Leave in shared memory what a fresh worker reads first."""
-    data = pickle.dumps((prefix, sys.path, sys.argv, initializer), 5)
+    packages = [p for p in ("multiprocessing", "multiprocess") if f"{p}.process" in sys.modules]
+    data = pickle.dumps((prefix, sys.path, sys.argv, packages, initializer), 5)
     at = engine.check(engine.lib.swg_alloc(engine.handle, L.FRAME_SIZE + len(data)))
     L.FRAME.pack_into(engine.arena, at, L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, 0, 0, 0, 0, 0, 0, len(data), 0, 0, 0, 0, 0)
     engine.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + len(data)] = data
@@ -175,11 +177,11 @@ def enter(setup: Any, index: int) -> tuple[Callable[..., Any] | None, tuple[Any,
     """In a fresh worker: take over the master's path and arguments, return the initializer."""
     if setup is None:
         return None, ()
-    import multiprocessing.process  # noqa: F401
-
-    prefix, path, argv, initializer = setup
+    prefix, path, argv, packages, initializer = setup
     sys.path[:] = path
     sys.argv[:] = argv
+    for package in {"multiprocessing", *packages}:  # so that the worker can say its name there
+        importlib.import_module(f"{package}.process")
     name_process(prefix, index + 1)
     func, args = pickle.loads(initializer)
     return func, args
@@ -197,7 +199,7 @@ class ForkServerStarter:
         self.started = 0
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            self.process = subprocess.Popen(  # noqa: S603
+            self.process = subprocess.Popen(
                 _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),)
             )
             # The descriptors go over the socket: pass_fds would keep the numbers, which may be anything here.

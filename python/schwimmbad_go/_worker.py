@@ -347,7 +347,7 @@ class Worker:
         budget: int, anchors: list[Any],
     ) -> int:  # fmt: skip
         try:
-            func = self.functions.get(done.job, serial, blob, flags)
+            func: Any = self.functions.get(done.job, serial, blob, flags)
         except BaseException as error:  # unpickling runs user code
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.NO_FUNCTION
@@ -461,8 +461,11 @@ class Worker:
             leave(0)
         for stream in self.out:
             stream.flush()
-        if park and len(os.read(channel.gate, 8)) < 8:
-            leave(0)
+        while park:
+            if len(os.read(channel.gate, 8)) < 8:
+                leave(0)
+            # A record may have been meant for a worker of another broadcast, or for one that died here.
+            park = L.WORD.unpack_from(arena, L.CTL_GATE)[0] < done.job
 
     def _let_go(self, slot: int, anchors: list[Any]) -> None:
         """If the user's code kept an array of the slot, the slot must not be used again before the array is gone."""

@@ -20,6 +20,7 @@ const (
 	CtlPortSize     = 64 // u64
 	CtlPortCount    = 72 // u64
 	CtlSetup        = 80 // u64 offset of the set-up BLOB frame for started workers, 0 none
+	CtlGate         = 96 // u64 the latest broadcast that has ended: its parked workers go on
 	CtlMaxTasks     = 88 // u64 tasks after which a worker retires, 0 never
 	controlPageSize = PageSize
 

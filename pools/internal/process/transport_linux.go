@@ -29,11 +29,12 @@ const (
 
 // Worker is one process the transport feeds.
 type Worker struct {
-	Pid    int
-	Child  bool // our own child: its exit status can be collected here
-	State  State
-	Parked bool
-	pidfd  int
+	Pid      int
+	Child    bool // our own child: its exit status can be collected here
+	State    State
+	Parked   bool   // waits at the gate
+	ParkedBy uint64 // the broadcast it waits for
+	pidfd    int
 }
 
 // Exit tells how a worker ended.
@@ -181,16 +182,6 @@ func (t *Transport) OpenGate(n int) error {
 		}
 	}
 	return nil
-}
-
-// DrainGate takes back gate records that no parked worker will read.
-func (t *Transport) DrainGate() {
-	var b [8]byte
-	for queued(t.pipe.gate[0]) > 0 {
-		if n, err := syscall.Read(t.pipe.gate[0], b[:]); n <= 0 || err != nil {
-			return
-		}
-	}
 }
 
 // QueuedWork says how many posted records no worker has taken.
