@@ -18,7 +18,6 @@ const (
 	controlHello   = 1
 	controlRetired = 2
 	controlInit    = 3
-	controlParked  = 4
 )
 
 const (
@@ -155,10 +154,6 @@ func (e *Engine) control(code, worker int) {
 		e.crashes = 0
 	case controlRetired:
 		e.retired++
-	case controlParked: // sent before the answer, so the claim still stands
-		if c := e.chunk(dispatch.ChunkID(e.tr.Load(e.tr.Cell(worker) + process.CellClaim))); c != nil {
-			w.Parked, w.ParkedBy = true, uint64(c.job.id)
-		}
 	case controlInit:
 		e.failOff = e.tr.Load(e.tr.Cell(worker) + process.CellError)
 		e.fail(fail(CodeInit, "the initializer failed in worker %d (pid %d)", worker, w.Pid))
@@ -243,19 +238,9 @@ func (e *Engine) broadcastStep(j *job) {
 	if j.left--; j.left > 0 {
 		return
 	}
-	// One record per parked worker, also for those of a later broadcast (a replacement can be there): whoever reads one looks
-	// at CtlGate and waits on if it was not meant for him. So a record too many does no harm, and none is ever taken back.
+	// Parked workers look at this word. Waking them through a pipe was tried and refused: a worker that comes late finds
+	// the record meant for it eaten by one that parks for the next broadcast already.
 	e.tr.Store(process.CtlGate, max(e.tr.Load(process.CtlGate), uint64(j.id)))
-	n := 0
-	for i := range e.tr.Workers {
-		if w := &e.tr.Workers[i]; w.Parked {
-			n++
-			w.Parked = w.ParkedBy > uint64(j.id)
-		}
-	}
-	if err := e.tr.OpenGate(n); err != nil {
-		e.fail(&Error{CodeSystem, err})
-	}
 }
 
 // bury settles what a dead worker held and arranges for a new one.

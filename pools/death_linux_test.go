@@ -4,6 +4,7 @@ package pools
 
 import (
 	"fmt"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -189,24 +190,22 @@ func TestDeathAtTheGate(t *testing.T) {
 		gate := flag(t, e)
 		r := c.begin(spec{flags: JobBroadcast | JobOrdered})
 		tasks := with(2, opWait, gate)
-		parked := func() (n, any int) {
-			e.mu.Lock()
-			defer e.mu.Unlock()
-			for i, w := range e.tr.Workers {
-				if w.Parked {
-					n, any = n+1, i
-				}
-			}
-			return
+		before := make([]uint64, 3)
+		for i := range before {
+			before[i] = e.tr.Load(e.tr.Cell(i) + process.CellTasks)
 		}
-		for n := 0; n < 2 && r.err == nil; n, _ = parked() {
+		i := -1 // a worker that has run its task of this broadcast and waits
+		for i < 0 && r.err == nil {
 			c.step(r, tasks, WaitAny|5<<8)
+			i = slices.IndexFunc([]int{0, 1, 2}, func(i int) bool {
+				return e.tr.Load(e.tr.Cell(i)+process.CellTasks) > before[i] && e.tr.Load(e.tr.Cell(i)+process.CellClaim) == 0
+			})
 		}
-		_, i := parked()
+		pid := e.WorkerPid(i)
 		if err := e.Kill(i, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		for n := 2; n > 1 && r.err == nil; n, _ = parked() {
+		for e.WorkerPid(i) == pid && r.err == nil {
 			c.step(r, tasks, WaitAny|5<<8)
 		}
 		e.tr.Store(gate, 1)

@@ -108,11 +108,11 @@ func (e *Engine) Arena() (addr uintptr, length uint64, fd int) {
 	return e.tr.Addr(), e.tr.Len(), e.tr.Fd()
 }
 
-// WorkerFds are the descriptors that a worker started by the caller must inherit: work, answer, gate, life, arena.
-func (e *Engine) WorkerFds() [5]int { return e.tr.WorkerFds() }
+// WorkerFds are the descriptors that a worker started by the caller must inherit: work, answer, life, arena.
+func (e *Engine) WorkerFds() [4]int { return e.tr.WorkerFds() }
 
 // MasterFds are the descriptors that any other child of this process must close.
-func (e *Engine) MasterFds() [6]int { return e.tr.MasterFds() }
+func (e *Engine) MasterFds() [5]int { return e.tr.MasterFds() }
 
 // Attach registers a process that the caller started as worker i; pid 0 says that it could not be started.
 func (e *Engine) Attach(i, pid int, child bool) error {

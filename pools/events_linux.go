@@ -271,7 +271,7 @@ func (e *Engine) cancel(j *job) {
 			e.freeSlot(c) // else: answered and not read, it waits in the scheduler's order
 		}
 	}
-	if j.broadcast { // what was not posted will not answer: only posted chunks count on the way to the gate
+	if j.broadcast { // what was not posted will not answer: only posted chunks count
 		j.left = posted + 1
 		e.broadcastStep(j)
 	}

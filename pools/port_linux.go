@@ -46,7 +46,7 @@ const (
 	JobBroadcast = 4 // one task per worker: a worker that ran one waits until all have
 )
 
-// TaskPark is the flag in a TASKS frame that makes a worker wait at the gate after its answer.
+// TaskPark is the flag in a TASKS frame that makes a worker wait after its answer until CtlGate says that the broadcast has ended.
 const TaskPark = 1 << 16
 
 const (

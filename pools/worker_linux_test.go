@@ -77,7 +77,6 @@ type testWorker struct {
 	mem          []byte
 	cell         uint64
 	work, answer int
-	gate         int
 	top, end     uint64
 	tasks        uint64
 	maxTasks     uint64
@@ -95,7 +94,7 @@ func (w *testWorker) once(off uint64) (first bool) {
 func serve(spec string) {
 	w := testWorker{}
 	var version, life, arena int
-	_, err := fmt.Sscanf(spec, "%d:%d:%d,%d,%d,%d,%d", &version, &w.index, &w.work, &w.answer, &w.gate, &life, &arena)
+	_, err := fmt.Sscanf(spec, "%d:%d:%d,%d,%d,%d", &version, &w.index, &w.work, &w.answer, &life, &arena)
 	if err != nil || version != process.ControlVersion {
 		die("bad "+process.WorkerEnv, spec)
 	}
@@ -238,7 +237,6 @@ func (w *testWorker) run(slot, generation uint64) {
 	moment(afterStatus, 0, count)
 	park := *w.half(f + 8)&TaskPark != 0 && (status == process.StatusComplete || status == process.StatusFailed)
 	if park {
-		w.send(controlParked<<24|uint64(w.index), 0)
 	}
 	retire := w.maxTasks > 0 && w.tasks >= w.maxTasks
 	if retire {
@@ -251,10 +249,8 @@ func (w *testWorker) run(slot, generation uint64) {
 		w.send(controlRetired<<24|uint64(w.index), 0)
 		os.Exit(0)
 	}
-	if park {
-		if n, _ := syscall.Read(w.gate, make([]byte, 8)); n < 8 {
-			os.Exit(0)
-		}
+	for park && w.load(process.CtlGate) < *w.word(f + 16) {
+		process.Nap(50_000)
 	}
 }
 

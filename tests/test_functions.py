@@ -148,6 +148,38 @@ class TestByValue:
         assert list(pool.map(module.f, [1, 2])) == [3, 6]
 
 
+class TestManyFunctions:
+    """However many functions a pool has seen, each map runs its own: a stale one would give wrong numbers in silence."""
+
+    def test_one_comes_back_after_many_others(self, fresh: Any) -> None:
+        pool = fresh(2)
+        for _ in range(3):
+            assert list(pool.map(tasks.negate, range(60))) == [-n for n in range(60)]
+            for k in range(200):
+                assert list(pool.map(functools.partial(tasks.add, k), range(3))) == [k, k + 1, k + 2]
+            for n in (1, 3, 50):
+                assert list(pool.map(tasks.square, [3] * n)) == [9] * n
+
+    def test_in_random_order(self, fresh: Any) -> None:
+        pool = fresh(2)
+        choice = random.Random(7)
+        plain = (tasks.negate, tasks.square, tasks.identity, abs, hash, tasks.spin)
+        for _ in range(1500):
+            k = choice.randrange(200)
+            func: Any = choice.choice(plain) if k % 2 else functools.partial(tasks.add, k)
+            work = range(choice.choice((1, 2, 3, 5, 50)))
+            assert list(pool.map(func, work)) == [func(n) for n in work]
+
+    def test_short_lived_functions_with_the_same_id(self, fresh: Any, kind: PoolKind) -> None:
+        """A dropped function's id goes to the next one."""
+        if kind.has("pickling"):
+            pytest.importorskip("cloudpickle")
+        pool = fresh(2)
+        for k in range(300):
+            assert list(pool.map(lambda x: x + k, range(3))) == [k, k + 1, k + 2]  # noqa: B023 - run at once
+            assert list(pool.map(tasks.square, [3])) == [9]
+
+
 class TestWhatCannotCross:
     def test_a_function_that_holds_a_lock(self, pool: Any, kind: PoolKind) -> None:
         kind.needs("pickling")

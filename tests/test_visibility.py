@@ -92,6 +92,16 @@ if __name__ == "__main__":
 
     set_after = "set after"
     ask("main global set after", lambda: one(get_set_after))
+    set_after = "changed again"
+    ask("main global set after, then changed", lambda: one(get_set_after))
+    asked_again = "first"
+    one_more = lambda _: asked_again
+    try:
+        one(one_more)
+    except Exception:
+        pass
+    asked_again = "second"
+    ask("main global set after, function by value, then changed", lambda: one(lambda _: asked_again))
     outside.AFTER = "new"
     ask("imported global changed after", lambda: one(outside.get_after))
     changed_later = "new"
@@ -167,6 +177,8 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "imported module, function of its own": ("mutated before",),
     "env cwd path argv": (True,),
     "main global set after": ("NameError", "set after"),
+    "main global set after, then changed": ("NameError", "changed again"),
+    "main global set after, function by value, then changed": ("NameError", "second"),
     "imported global changed after": ("old",),
     "main global changed after": ("old",),
     "function defined after": (["defined after", 0, "module level"],),
@@ -192,11 +204,14 @@ ROWS: dict[str, tuple[Any, ...]] = {
     "pool still right": ([1, 2],),
 }
 IN_CALLER = {  # the same rows where a task runs in the caller: always the newest
-    **ROWS, "main global set after": ("set after",), "imported global changed after": ("new",), "main global changed after": ("new",),
+    **ROWS, "main global set after": ("set after",), "main global set after, then changed": ("changed again",),
+    "main global set after, function by value, then changed": ("second",),
+    "imported global changed after": ("new",), "main global changed after": ("new",),
     "helper of a function redefined": ("new helper",), "class redefined, instance made by the worker": ("new",),
     "import in a task by a later sys.path entry": ("imported late",),
 }
 VALUE_ROWS = {
+    "main global set after, function by value, then changed",
     "function defined after", "function defined after calls earlier one", "function redefined", "class redefined",
     "class redefined, instance made by the worker", "bound method of a class defined after",
     "class defined after comes back as itself", "lambda", "closure", "local function", "recursive function defined after",

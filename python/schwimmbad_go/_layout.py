@@ -41,7 +41,7 @@ KEEP_GOING: Final = 4  # a failed task's error stands in its place and the next 
 SOME_UNSENT: Final = 16  # among the tasks stand errors for those that could not be pickled
 STATELESS: Final = 8  # the function is a plain reference: no state of it can leak from job to job
 TIMED: Final = 32  # a time limit per task is in force: the start of each is told
-PARK: Final = 1 << 16  # wait at the gate after the answer
+PARK: Final = 1 << 16  # after the answer wait until the control page says that this broadcast has ended
 # Flag of a RESULTS frame.
 HAS_ERRORS: Final = 1
 
@@ -96,7 +96,6 @@ HEAP_STATE: Final = 8
 HELLO: Final = 1
 RETIRED: Final = 2
 INIT_FAILED: Final = 3
-PARKED: Final = 4
 
 # Words of a port.
 W_EVENTS: Final = 0

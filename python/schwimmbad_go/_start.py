@@ -250,9 +250,9 @@ def serve_forks(fd: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import mmap
 
-    _, raw, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(5 * 4))
+    _, raw, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4 * 4))
     fds = array.array("i")
-    fds.frombytes(raw[0][2][: 5 * fds.itemsize])
+    fds.frombytes(raw[0][2][: 4 * fds.itemsize])
     arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
     while True:
         request = sock.recv(_REQUEST.size, socket.MSG_WAITALL)

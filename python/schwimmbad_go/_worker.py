@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from itertools import islice, starmap
-from time import monotonic_ns
+from time import monotonic_ns, sleep
 from typing import Any, Final, NoReturn
 
 from . import _errors, _payload
@@ -41,13 +41,13 @@ class Channel:
     arena : memoryview
         The shared memory, format ``B``.
     fds : sequence of int
-        Descriptors: work, answer, gate, life, arena.
+        Descriptors: work, answer, life, arena.
     """
 
     def __init__(self, index: int, arena: memoryview, fds: Sequence[int]) -> None:
         self.index = index
         self.arena = arena
-        self.work, self.answer, self.gate, self.life, self.memory = fds
+        self.work, self.answer, self.life, self.memory = fds
         cells, size = (L.WORD.unpack_from(arena, at)[0] for at in (L.CTL_CELLS, L.CTL_CELL_SIZE))
         self.cell: int = cells + index * size
         self.max_tasks: int = L.WORD.unpack_from(arena, L.CTL_MAX_TASKS)[0]
@@ -449,8 +449,6 @@ class Worker:
         self.busy += spent
         L.REPLY.pack_into(arena, done.slot, done.done, status, spent, done.segments, channel.index, done.nbytes)
         park = flags & L.PARK and status in (L.COMPLETE, L.FAILED)
-        if park:
-            channel.control(L.PARKED)
         retire = 0 < channel.max_tasks <= self.tasks
         if retire:
             L.WORD.pack_into(arena, channel.cell + L.CELL_EXIT, 1)
@@ -461,11 +459,15 @@ class Worker:
             leave(0)
         for stream in self.out:
             stream.flush()
-        while park:
-            if len(os.read(channel.gate, 8)) < 8:
-                leave(0)
-            # A record may have been meant for a worker of another broadcast, or for one that died here.
-            park = L.WORD.unpack_from(arena, L.CTL_GATE)[0] < done.job
+        if park:
+            self._park(done.job)
+
+    def _park(self, job: int) -> None:
+        """Take no other chunk of this broadcast: wait until each worker has run one. The master's death ends this, too."""
+        pause = 50e-6
+        while L.WORD.unpack_from(self.arena, L.CTL_GATE)[0] < job:
+            sleep(pause)
+            pause = min(pause * 2, 5e-3)
 
     def _let_go(self, slot: int, anchors: list[Any]) -> None:
         """If the user's code kept an array of the slot, the slot must not be used again before the array is gone."""

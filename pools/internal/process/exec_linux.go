@@ -11,10 +11,10 @@ import (
 )
 
 // WorkerEnv names the variable that tells a started worker where its descriptors are:
-// "1:<index>:<work>,<answer>,<gate>,<life>,<arena>", the first number being the protocol version.
+// "1:<index>:<work>,<answer>,<life>,<arena>", the first number being the protocol version.
 const WorkerEnv = "SCHWIMMBAD_GO_WORKER"
 
-// StartExec starts worker i as a fresh program. The child gets the five worker descriptors as 3 to 7 and the
+// StartExec starts worker i as a fresh program. The child gets the four worker descriptors as 3 to 6 and the
 // variable WorkerEnv.
 func (t *Transport) StartExec(i int, argv, env []string) error {
 	if len(argv) == 0 {
@@ -33,7 +33,7 @@ func (t *Transport) StartExec(i int, argv, env []string) error {
 			child = append(child, e)
 		}
 	}
-	child = append(child, fmt.Sprintf("%s=%d:%d:3,4,5,6,7", WorkerEnv, ControlVersion, i))
+	child = append(child, fmt.Sprintf("%s=%d:%d:3,4,5,6", WorkerEnv, ControlVersion, i))
 	t.ResetCell(i)
 	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Env: child, Files: files})
 	if err != nil {

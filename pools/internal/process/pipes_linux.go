@@ -8,20 +8,19 @@ import (
 	"unsafe"
 )
 
-// pipes are the four channels between the master and all its workers. Every write to them is one 8-byte record, which
+// pipes are the channels between the master and all its workers. Every write to them is one 8-byte record, which
 // the kernel moves as a whole: a worker killed at any moment leaves no half record and holds no lock.
 type pipes struct {
 	work   [2]int // master -> workers: whoever is free reads the next chunk
 	answer [2]int // workers -> master
-	gate   [2]int // master -> workers parked after a broadcast: one record lets one worker go
 	life   [2]int // never written; its end of file tells a worker, even a busy one, that the master is gone
 }
 
 func (p *pipes) open() error {
-	for _, q := range []*[2]int{&p.work, &p.answer, &p.gate, &p.life} {
+	for _, q := range []*[2]int{&p.work, &p.answer, &p.life} {
 		q[0], q[1] = -1, -1
 	}
-	for _, q := range []*[2]int{&p.work, &p.answer, &p.gate, &p.life} {
+	for _, q := range []*[2]int{&p.work, &p.answer, &p.life} {
 		if err := syscall.Pipe2(q[:], syscall.O_CLOEXEC); err != nil {
 			p.close()
 			return fmt.Errorf("pipe: %w", err)
@@ -29,7 +28,7 @@ func (p *pipes) open() error {
 	}
 	// Only the master's own ends may be non-blocking: the flag sits on the shared description, and the workers'
 	// ends are read and written blocking.
-	for _, fd := range []int{p.work[1], p.answer[0], p.gate[1]} {
+	for _, fd := range []int{p.work[1], p.answer[0]} {
 		if err := syscall.SetNonblock(fd, true); err != nil {
 			p.close()
 			return fmt.Errorf("pipe: %w", err)
@@ -39,7 +38,7 @@ func (p *pipes) open() error {
 }
 
 func (p *pipes) close() {
-	for _, q := range []*[2]int{&p.work, &p.answer, &p.gate, &p.life} {
+	for _, q := range []*[2]int{&p.work, &p.answer, &p.life} {
 		closeFd(&q[0])
 		closeFd(&q[1])
 	}

@@ -29,12 +29,10 @@ const (
 
 // Worker is one process the transport feeds.
 type Worker struct {
-	Pid      int
-	Child    bool // our own child: its exit status can be collected here
-	State    State
-	Parked   bool   // waits at the gate
-	ParkedBy uint64 // the broadcast it waits for
-	pidfd    int
+	Pid   int
+	Child bool // our own child: its exit status can be collected here
+	State State
+	pidfd int
 }
 
 // Exit tells how a worker ended.
@@ -106,14 +104,14 @@ func (t *Transport) watch(fd int, tag int32) error {
 	return nil
 }
 
-// WorkerFds are the descriptors a worker needs, in the order of the protocol: work, answer, gate, life, arena.
-func (t *Transport) WorkerFds() [5]int {
-	return [5]int{t.pipe.work[0], t.pipe.answer[1], t.pipe.gate[0], t.pipe.life[0], t.Fd()}
+// WorkerFds are the descriptors a worker needs, in the order of the protocol: work, answer, life, arena.
+func (t *Transport) WorkerFds() [4]int {
+	return [4]int{t.pipe.work[0], t.pipe.answer[1], t.pipe.life[0], t.Fd()}
 }
 
 // MasterFds are the descriptors that no other process may keep: a forked child closes them.
-func (t *Transport) MasterFds() [6]int {
-	return [6]int{t.pipe.work[1], t.pipe.answer[0], t.pipe.gate[1], t.pipe.life[1], t.epoll, t.kick}
+func (t *Transport) MasterFds() [5]int {
+	return [5]int{t.pipe.work[1], t.pipe.answer[0], t.pipe.life[1], t.epoll, t.kick}
 }
 
 // Attach registers a process, started by anyone, as worker i.
@@ -127,7 +125,7 @@ func (t *Transport) Attach(i, pid int, child bool) error {
 		return err
 	}
 	w := &t.Workers[i]
-	w.pidfd, w.Pid, w.Child, w.Parked = int(fd), pid, child, false
+	w.pidfd, w.Pid, w.Child = int(fd), pid, child
 	if w.State != Ready { // a quick worker may have said hello already
 		w.State = Starting
 	}
@@ -171,17 +169,6 @@ func (t *Transport) Post(records []uint64) (int, error) {
 		done += w / 8
 	}
 	return len(records), nil
-}
-
-// OpenGate lets n parked workers go.
-func (t *Transport) OpenGate(n int) error {
-	var b [8]byte
-	for ; n > 0; n-- {
-		if _, err := syscall.Write(t.pipe.gate[1], b[:]); err != nil {
-			return fmt.Errorf("gate: %w", err)
-		}
-	}
-	return nil
 }
 
 // QueuedWork says how many posted records no worker has taken.
@@ -303,7 +290,7 @@ func (t *Transport) Alive() (n int) {
 
 // Hang up: idle workers see the end of file of the queue and leave, busy ones get SIGKILL from the kernel because
 // the lifeline ends (see the worker's set-up), so it comes after they have finished.
-func (t *Transport) HangUp() { closeFd(&t.pipe.work[1]); closeFd(&t.pipe.gate[1]) }
+func (t *Transport) HangUp() { closeFd(&t.pipe.work[1]) }
 
 // Close frees every descriptor and the mapping. Workers that still run are killed by the end of the lifeline.
 func (t *Transport) Close() error {
