@@ -3,7 +3,6 @@
 package pools
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -204,30 +203,13 @@ func (e *Engine) settle(c *chunk) {
 func (e *Engine) settled(c *chunk, keep bool) {
 	j := c.job
 	if !keep {
-		e.discard(c)
+		e.freeSlot(c)
 	}
 	if !j.gone {
 		j.port.feed(j)
 		j.port.touch(j)
 		j.port.poke()
 	}
-}
-
-// discard frees a slot whose results nobody will read, and the heap blocks of the worker with it.
-func (e *Engine) discard(c *chunk) {
-	mem := e.tr.Mem()
-	le := binary.LittleEndian
-	seg := e.tr.Load(c.slot + process.ReplySegments)
-	for n := 0; seg != 0 && seg+headerSize <= e.tr.Len() && n <= c.count; n++ {
-		if block := le.Uint64(mem[seg+80:]); block != 0 && block+process.HeapBlockHead <= e.tr.Len() {
-			next := le.Uint64(mem[seg+72:])
-			e.tr.Store32(block+process.HeapBlockState, 0)
-			seg = next
-			continue
-		}
-		seg = le.Uint64(mem[seg+72:])
-	}
-	e.freeSlot(c)
 }
 
 // broadcastStep counts the answers of a broadcast; after the last one the parked workers go on.

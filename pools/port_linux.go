@@ -58,6 +58,8 @@ const (
 	offChunk     = process.SlotFrame + 24
 	offCount     = process.SlotFrame + 40
 	offInband    = process.SlotFrame + 48
+	offNext      = 72 // of a RESULTS frame
+	offBlock     = 80
 	wordEvents   = 0
 	wordOffers   = 1
 	wordNeeds    = 2
@@ -209,10 +211,9 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	p.jobs++
 	p.feed(j)
 	p.touch(j)
+	// Only offers: the caller steps before it reads events and needs, and stepping lists them anew.
 	p.begin()
-	e.listEvents(p)
 	e.listOffers(p)
-	e.listNeeds(p)
 	return int64(j.id), nil
 }
 
@@ -418,6 +419,7 @@ func (e *Engine) flush() error {
 	return nil
 }
 
+// freeSlot gives back the slot of a chunk and forgets the chunk.
 func (e *Engine) freeSlot(c *chunk) {
 	if c.slot != 0 {
 		e.freeAt(c.slot)
@@ -426,13 +428,30 @@ func (e *Engine) freeSlot(c *chunk) {
 	c.asking, c.killed, c.job = 0, false, nil
 }
 
-// freeAt recycles a slot unless a worker still holds views of it; such a slot comes back when the worker says so.
+// freeAt recycles a slot and the heap blocks that its answer lies in. A slot that a worker still holds views of comes back
+// when the worker says so.
 func (e *Engine) freeAt(slot uint64) {
+	e.freeBlocks(slot)
 	if e.tr.Load32(slot+process.ReplyPinned) != 0 {
 		e.pinned = append(e.pinned, slot)
 		return
 	}
 	e.tr.Free(slot)
+}
+
+// freeBlocks marks the heap blocks of an answer free: the worker that owns them may use them again.
+func (e *Engine) freeBlocks(slot uint64) {
+	seg := e.tr.Load(slot + process.ReplySegments)
+	for seg != 0 && seg+headerSize <= e.tr.Len() {
+		next, block := e.tr.Load(seg+offNext), e.tr.Load(seg+offBlock)
+		if block != 0 && block+process.HeapBlockHead <= e.tr.Len() {
+			e.tr.Store32(block+process.HeapBlockState, 0)
+		}
+		if next <= seg && next != 0 && block == 0 && next < slot {
+			return // frames only go forward within a slot: a chain that turns back was written by a dying process
+		}
+		seg = next
+	}
 }
 
 func (e *Engine) unpin() {

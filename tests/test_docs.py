@@ -1,7 +1,7 @@
 """The documents tell the truth: their snippets run, their links lead somewhere, their numbers are those of the code.
 
 A fenced ``python`` block is a script of its own. Lines that begin with ``#>`` in it are what it must print. A comment
-``<!-- test: ... -->`` before a block says what else is to be done with it.
+``<!-- test: ... -->`` before a block says more: ``needs`` and packages to skip it without, or ``worker``.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def needed(code: str) -> list[str]:
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if b.how != "worker"], ids=str)
 def test_snippet(block: Block, tmp_path: Path) -> None:
-    for name in needed(block.code):
+    for name in [*needed(block.code), *block.how.split()[1:]]:
         pytest.importorskip(name)
     flags = ("-W", "error")
     if re.search(r"^import schwimmbad$", block.code, re.M):  # as the README says: unchanged, under the alias

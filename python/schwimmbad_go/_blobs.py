@@ -29,6 +29,7 @@ class Function:
     buffers: list[tuple[int, int]]  # offset, length
     serial: int
     at: int
+    stored: bool = True  # False: dropped, its memory may hold something else
 
     @property
     def nbytes(self) -> int:
@@ -87,6 +88,7 @@ class Blobs:
         while len(self.functions) > 1 and (len(self.functions) > MAX_FUNCTIONS or total > MAX_FUNCTION_BYTES):
             _, old = self.functions.popitem(last=False)
             total -= old.nbytes
+            old.stored = False
             self._retire([old.at, *self._unused(old)])
         return stored
 

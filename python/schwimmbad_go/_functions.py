@@ -307,6 +307,9 @@ def _small(value: Any) -> bool:
     return isinstance(value, (int, float, complex, str, bytes, bool, type(None))) and len(repr(value)) < 256
 
 
+_SHIPPED: set[tuple[str, str]] = set()  # in a worker: globals that came with a function
+
+
 class _Module:
     """A module to import in the worker."""
 
@@ -350,5 +353,7 @@ def _fill_function(func: types.FunctionType, state: dict[str, Any]) -> None:
         if isinstance(value, _Module):
             if name not in func.__globals__:
                 func.__globals__[name] = importlib.import_module(value.name)
-        elif isinstance(value, _DEFINITIONS) or name not in func.__globals__:
+        elif isinstance(value, _DEFINITIONS) or name not in func.__globals__ or (func.__module__, name) in _SHIPPED:
+            # What the worker has set itself (an initializer, say) stays; what came this way before is brought up to date.
+            _SHIPPED.add((func.__module__, name))
             func.__globals__[name] = value

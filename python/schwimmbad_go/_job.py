@@ -53,28 +53,31 @@ class Job:
     def begin(self, job_flags: int = 0) -> None:
         """Tell the engine; the first offers are listed when this returns."""
         call, runner, port = self.call, self.runner, self.port
-        func, stateless, time_key = runner.function(call.func)
-        self.func = func
+        encoded = runner.encode_function(call.func)
         flags = _UNPACK[call.unpack]
         if call.return_exceptions:
             flags |= L.KEEP_GOING if call.retries == 0 else 0
-        if stateless:
-            flags |= L.STATELESS
         if call.timeout is not None:
             flags |= L.TIMED
         if call.ordered:
             job_flags |= L.JOB_ORDERED
         if call.lazy:
             job_flags |= L.JOB_LAZY
-        _PARAMS.pack_into(
-            runner.arena, port.at + 8 * L.W_PARAM, self.source.n, time_key, call.chunksize or 0,
-            call.retries, job_flags, 0 if call.timeout is None else max(int(call.timeout * 1e9), 1), flags, func.serial,
-            func.at,
-        )  # fmt: skip
-        self.id = port.begin(port.handle)
+        with runner.lock:  # until the job is known, nothing protects the stored function from being dropped
+            func, stateless, time_key = runner.function(call.func, encoded)
+            self.func = func
+            if stateless:
+                flags |= L.STATELESS
+            _PARAMS.pack_into(
+                runner.arena, port.at + 8 * L.W_PARAM, self.source.n, time_key, call.chunksize or 0, call.retries, job_flags,
+                0 if call.timeout is None else max(int(call.timeout * 1e9), 1), flags, func.serial, func.at,
+            )  # fmt: skip
+            self.id = port.begin(port.handle)
+            if self.id > 0:
+                runner.blobs.begun(self.id)
         if self.id < 0:
-            self.runner.raise_code(port, self.id)
-        runner.begun(self.id)
+            code, self.id = self.id, 0
+            runner.raise_code(port, code)
 
     # ---- encoding ------------------------------------------------------------------------------------------
 
@@ -86,7 +89,10 @@ class Job:
         tasks = source.take(first, count, bool(tag & 1))
         n = len(tasks)
         if type(tasks) is list and n == count and type(tasks[0]) in _SCALARS and not self.by_value:
-            data = pickle.dumps(tasks, 5)
+            try:
+                data = pickle.dumps(tasks, 5)
+            except Exception:  # below it is found out which task it is
+                data = b"__main__"
             size = len(data)
             if size + _DATA <= room and b"__main__" not in data:  # most chunks of a small map
                 start = slot + _DATA
@@ -210,8 +216,6 @@ class Job:
                     except BaseException:  # user code runs while unpickling; below it is found out whose result it is
                         values = []
                     if values:
-                        if frame[14]:
-                            L.WORD32.pack_into(arena, frame[14] + L.HEAP_STATE, 0)
                         self.source.forget(first, count)
                         return first, values, None
             values, record = self._read(slot, first, count)
@@ -246,7 +250,7 @@ class Job:
                     self.call.failed.add(first + i)
 
     def _read(self, slot: int, first: int, count: int) -> tuple[list[Any], _errors.Record | None]:
-        """Results and error record of an answered chunk; heap blocks of the worker are given back."""
+        """Results and error record of an answered chunk; its memory is the engine's again at the next step."""
         arena = self.runner.arena
         at = L.WORD.unpack_from(arena, slot + L.REPLY_SEGMENTS)[0]
         values: list[Any] | None = None
@@ -254,7 +258,7 @@ class Job:
         left = count
         while at and (left > 0 or record is None):
             frame = L.FRAME.unpack_from(arena, at)
-            kind, flags, nbuf, n, nbytes, block = frame[2], frame[3], frame[4], frame[8], frame[10], frame[14]
+            kind, flags, nbuf, n, nbytes = frame[2], frame[3], frame[4], frame[8], frame[10]
             table = at + L.FRAME_SIZE
             start = table + 16 * nbuf
             buffers = []
@@ -274,8 +278,6 @@ class Job:
                     values += part
                 left -= n
             at = frame[13]
-            if block:
-                L.WORD32.pack_into(arena, block + L.HEAP_STATE, 0)
         if values is None:
             values = []
         return values, record

@@ -7,6 +7,8 @@ of them pickle in 1.2 s and pack in 9 ms). NumPy is never imported for its own s
 
 from __future__ import annotations
 
+import copyreg
+import io
 import pickle
 import struct
 import sys
@@ -75,16 +77,63 @@ def encode_results(values: list[Any]) -> Encoded:
 
 def encode_pickle(values: Any) -> Encoded:
     """Pickle with large buffers left out."""
-    large: list[memoryview] = []
+    large = Large()
+    data = pickle.dumps(values, 5, buffer_callback=large.keep_small)
+    if large.frozen:
+        return _encode_thawed(values)
+    return PICKLE, data, large.buffers
 
-    def keep_small(buffer: pickle.PickleBuffer) -> bool:
+
+class Large:
+    """Takes the large buffers out of a pickle (see `pickle.Pickler`, ``buffer_callback``)."""
+
+    __slots__ = ("buffers", "frozen")
+
+    def __init__(self) -> None:
+        self.buffers: list[memoryview] = []
+        self.frozen = False  # a read-only one was among them
+
+    def keep_small(self, buffer: pickle.PickleBuffer) -> bool:
+        """True leaves the buffer in the pickle."""
         raw = buffer.raw()
+        if raw.readonly:
+            self.frozen = True
         if raw.nbytes < OUT_OF_BAND:
             return True
-        large.append(raw)
+        self.buffers.append(raw)
         return False
 
-    return PICKLE, pickle.dumps(values, 5, buffer_callback=keep_small), large
+
+def _encode_thawed(values: Any) -> Encoded:
+    """Pickle so that read-only arrays arrive writable, as they do with the older protocols that other pools use: it is
+    the receiver's own copy."""
+    np = sys.modules.get("numpy")
+    large = Large()
+    out = io.BytesIO()
+    pickler = pickle.Pickler(out, 5, buffer_callback=large.keep_small)
+    if np is not None:
+        pickler.dispatch_table = {**copyreg.dispatch_table, np.ndarray: _reduce_thawed}
+    pickler.dump(values)
+    return PICKLE, out.getvalue(), large.buffers
+
+
+def _reduce_thawed(array: Any) -> Any:
+    flags = array.flags
+    if flags.writeable or array.dtype.hasobject or not (flags.c_contiguous or flags.f_contiguous):
+        return array.__reduce_ex__(5)
+    import ctypes
+
+    # A writable view of the same memory, for the pickler alone, which only reads it.
+    memory = (ctypes.c_char * array.nbytes).from_address(array.ctypes.data)
+    memory._array = array
+    order = "C" if flags.c_contiguous else "F"
+    return _thawed, (pickle.PickleBuffer(memory), array.dtype, array.shape, order)
+
+
+def _thawed(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
+    import numpy as np
+
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
 def _slab(np: Any, arrays: Sequence[Any]) -> bytes | None:

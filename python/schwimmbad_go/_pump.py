@@ -43,8 +43,9 @@ class Pump(threading.Thread):
     def kick(self) -> None:
         """Wake the thread."""
         runner = self.runner
-        if not self.gone and not runner.freed:
-            runner.engine.lib.swg_kick(self.port.handle)  # a closed port needs no waking
+        with runner.lock:
+            if not self.gone and not runner.freed:
+                runner.engine.lib.swg_kick(self.port.handle)  # a closed port needs no waking
 
     def run(self) -> None:
         """The thread."""

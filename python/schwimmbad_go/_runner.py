@@ -58,10 +58,11 @@ class Runner:
 
     def __init__(self, workers: int, method: str, initializer: Initializer, max_tasks: int) -> None:
         self.workers = workers
-        self.lock = threading.Lock()
+        self.lock = threading.RLock()  # reentrant: a garbage collection under it may end an abandoned stream
         self.starting = threading.Lock()  # of the background thread
         self.owner = os.getpid()
         self.ports: list[Port] = []
+        self.joiners = 0
         self.opened = 0  # while some of them are in use, the arena must stay
         self.closed = self.dead = self.joined = self.freed = False
         self.pump: Pump | None = None
@@ -124,7 +125,7 @@ class Runner:
     def free_if_unused(self) -> None:
         """Give memory and descriptors back once no thread uses a port any more."""
         with self.lock:
-            if len(self.ports) == self.opened:
+            if len(self.ports) == self.opened and self.joiners == 0:
                 self.free()
 
     def check_alive(self) -> None:
@@ -134,13 +135,22 @@ class Runner:
 
     # ---- functions -----------------------------------------------------------------------------------------
 
-    def function(self, func: Any) -> tuple[Function, bool, int]:
-        """The stored function, whether it is a plain reference without state, and its key in the table of task times."""
+    def encode_function(self, func: Any) -> Encoded | None:
+        """The function pickled; None for a plain reference that is stored. Runs user code, so not under the lock."""
         known = self.plain.get(id(func))
-        if known is not None and known[0] is func:
-            return known[1], True, known[2]
-        encoded = self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")
-        stored = self.store(encoded)
+        if known is not None and known[0] is func and known[1].stored:
+            return None
+        return self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")
+
+    def function(self, func: Any, encoded: Encoded | None) -> tuple[Function, bool, int]:
+        """The stored function, whether it is a plain reference without state, and its key in the table of task times. Under
+        the lock."""
+        if encoded is None:
+            known = self.plain.get(id(func))
+            if known is not None and known[1].stored:
+                return known[1], True, known[2]
+            encoded = self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")  # dropped just now
+        stored = self.blobs.function(encoded)
         key = self.time_key(func)
         if type(func) is types.FunctionType and self.encoder.is_reference(func, encoded[1]):
             if len(self.plain) >= 256:
@@ -168,10 +178,6 @@ class Runner:
                 self.keys.clear()
             number = self.keys[key] = len(self.keys) + 1
         return number
-
-    def begun(self, job: int) -> None:
-        """A job started."""
-        self.blobs.begun(job)
 
     def ended(self, job: int) -> None:
         """A job ended."""
@@ -291,25 +297,36 @@ class Runner:
 
     def close_engine(self) -> None:
         """Let the workers leave."""
-        if not self.freed:
-            self.engine.check(self.engine.lib.swg_close(self.engine.handle))
+        with self.lock:
+            if not self.freed:
+                self.engine.check(self.engine.lib.swg_close(self.engine.handle))
 
     def terminate(self) -> None:
         """End the workers now."""
         with self.lock:
             self.closed = self.dead = True
             pump = self.pump
-        if not self.freed:
-            self.engine.check(self.engine.lib.swg_terminate(self.engine.handle))
+            if not self.freed:
+                self.engine.check(self.engine.lib.swg_terminate(self.engine.handle))
         if pump is not None:
             pump.close()
 
     def join(self) -> None:
         """Wait until the workers have left, then give everything back."""
         engine = self.engine
-        while not self.freed:
-            if engine.check(engine.lib.swg_join(engine.handle, 100)) == 0:
-                break
+        with self.lock:
+            if self.freed:
+                return
+            self.joiners += 1  # the engine stays until the last of us is out
+        try:
+            while engine.check(engine.lib.swg_join(engine.handle, 100)) != 0:
+                pass
+        finally:
+            with self.lock:
+                self.joiners -= 1
+        starter = getattr(self, "starter", None)
+        if starter is not None:
+            starter.close()
         pump = self.pump
         if pump is not None and pump is not threading.current_thread():
             pump.close()
@@ -322,9 +339,6 @@ class Runner:
         if self.freed:
             return
         self.freed = True
-        starter = getattr(self, "starter", None)
-        if starter is not None:
-            starter.close()
         self.ports.clear()
         self.blobs.latest = None
         self.blobs.functions.clear()

@@ -41,6 +41,8 @@ def method_of(context: Any, start_method: str | None) -> str:
     TypeError, ValueError
         Not a context; no such method.
     """
+    if context is not None and start_method is not None:
+        raise ValueError("give context= or start_method=, not both: each says how workers start")
     asked: Any = start_method if start_method is not None else context
     if asked is None:
         return "fork" if sys.platform.startswith("linux") else "spawn"
@@ -238,7 +240,7 @@ class ForkServerStarter:
             return None
 
     def close(self) -> None:
-        """End the server."""
+        """End the server. Repeatable."""
         self.socket.close()
         self.process.wait()
 

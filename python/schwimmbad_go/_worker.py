@@ -141,7 +141,8 @@ class Functions:
         table = at + L.FRAME_SIZE
         buffers = [self.buffer(*L.TABLE.unpack_from(arena, table + 16 * i)) for i in range(nbuf)]
         start = table + 16 * nbuf
-        self.func = _payload.decode(L.PICKLE, arena[start : start + nbytes], buffers)
+        func = _payload.decode(L.PICKLE, arena[start : start + nbytes], buffers)
+        self.func = func[1] if type(func) is tuple else func  # preceded by a sys.path that differs from ours
         self.serial = serial
         return self.func  # type: ignore[no-any-return]
 
@@ -356,8 +357,6 @@ class Worker:
         except BaseException as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
-        if type(func) is tuple:  # preceded by a sys.path that differs from ours
-            func = func[1]
         if flags & L.SOME_UNSENT:
             calls: Any = map(_errors.Guard(func, flags), tasks)
         elif flags & L.UNPACK_STAR:

@@ -35,7 +35,12 @@ func (t *Transport) StartExec(i int, argv, env []string) error {
 	}
 	child = append(child, fmt.Sprintf("%s=%d:%d:3,4,5,6", WorkerEnv, ControlVersion, i))
 	t.ResetCell(i)
-	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{Env: child, Files: files})
+	pid, err := syscall.ForkExec(argv[0], argv, &syscall.ProcAttr{
+		Env: child, Files: files,
+		// A process group of its own: Ctrl-C in the terminal is the master's to handle, and an interpreter that is just
+		// starting cannot ignore it yet. Should the master die, the lifeline ends the worker.
+		Sys: &syscall.SysProcAttr{Setpgid: true},
+	})
 	if err != nil {
 		return fmt.Errorf("worker %d: start %s: %w", i, argv[0], err)
 	}
