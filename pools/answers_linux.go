@@ -10,13 +10,7 @@ import (
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
-)
-
-// Control records have page 0 and say what happened to a worker.
-const (
-	controlHello   = 1
-	controlRetired = 2
-	controlInit    = 3
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
 
 const (
@@ -130,10 +124,10 @@ func (e *Engine) collect() error {
 	var err error
 	e.answers, err = e.tr.Answers(e.answers[:0])
 	for _, r := range e.answers {
-		if page := uint64(uint32(r)); page == 0 {
-			e.control(int(r>>56), int(r>>32&0xffffff))
+		if r := wire.Record(r); r.Control() {
+			e.control(r.Code(), int(r.Worker()))
 		} else {
-			e.answered(page*process.PageSize, uint32(r>>32))
+			e.answered(r.Offset(), r.Generation())
 		}
 	}
 	if err != nil {
@@ -142,18 +136,18 @@ func (e *Engine) collect() error {
 	return nil
 }
 
-func (e *Engine) control(code, worker int) {
+func (e *Engine) control(code wire.Code, worker int) {
 	if worker >= e.cfg.Workers {
 		return
 	}
 	w := &e.tr.Workers[worker]
 	switch code {
-	case controlHello:
+	case wire.Hello:
 		w.State = process.Ready
 		e.crashes = 0
-	case controlRetired:
+	case wire.Retired:
 		e.retired++
-	case controlInit:
+	case wire.InitFailed:
 		e.failOff = e.tr.Load(e.tr.Cell(worker) + process.CellError)
 		e.fail(fail(CodeInit, "the initializer failed in worker %d (pid %d)", worker, w.Pid))
 	}
@@ -173,7 +167,7 @@ func (e *Engine) answered(slot uint64, generation uint32) {
 	}
 	id := dispatch.ChunkID(e.tr.Load(slot + offChunk))
 	c := e.chunk(id)
-	if c == nil || c.slot != slot || uint32(id>>32) != generation || !c.posted {
+	if c == nil || c.slot != slot || id.Generation() != generation || !c.posted {
 		return // of an earlier life of this slot
 	}
 	e.settle(c)
@@ -320,7 +314,10 @@ func (e *Engine) lookForSuspects() {
 		for _, c := range missing {
 			c.posted = false
 			e.inFlight--
-			keep, ok := e.sched.Lost(c.id, dispatch.Loss{Running: -1})
+			// The slot is not used again: should a worker that was stopped between reading and claiming wake up after all, it
+			// must not write into another chunk's slot. Its late answer is recognised and dropped.
+			c.slot = 0
+			keep, ok := e.sched.Lost(c.id, dispatch.Loss{Running: -1, Tag: e.lossTag})
 			e.settled(c, keep && ok)
 		}
 		e.suspects = 0

@@ -8,6 +8,7 @@ import (
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
 
 // EngineConfig says what kind of workers an engine feeds.
@@ -30,8 +31,9 @@ type Engine struct {
 	chunks []*chunk // by slab index of the chunk id
 	jobs   map[dispatch.JobID]*job
 
-	backlog  []uint64 // records that did not fit in the pipe yet
-	answers  []uint64 // scratch
+	backlog  []uint64   // records that did not fit in the pipe yet
+	answers  []uint64   // scratch
+	frame    wire.Frame // scratch
 	postSeq  uint64
 	inFlight int   // posted and unanswered, over all jobs
 	leading  bool  // some thread is in tr.Wait
@@ -132,11 +134,14 @@ func (e *Engine) Attach(i, pid int, child bool) error {
 	return nil
 }
 
-// WorkerPid is the process id of worker i, 0 while there is none.
+// WorkerPid is the process id of worker i, 0 while there is none; one that has just died counts as none.
 func (e *Engine) WorkerPid(i int) int {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if i < 0 || i >= e.cfg.Workers {
+		return 0
+	}
+	if e.freed || e.tr.Gone(i) {
 		return 0
 	}
 	return e.tr.Workers[i].Pid

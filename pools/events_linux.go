@@ -9,6 +9,7 @@ import (
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
 
 // listEvents writes what can be read into the port, as much as fits.
@@ -154,21 +155,13 @@ func boolWord(b bool) int64 {
 // in-band length, buffers, and the count where fewer tasks came.
 func (e *Engine) writeHeader(c *chunk, o dispatch.Offer) {
 	b := e.tr.Mem()[c.slot : c.slot+process.SlotFrame+headerSize]
-	clear(b)
-	le := binary.LittleEndian
-	le.PutUint64(b[process.ReplyCapacity:], c.room)
-	f := b[process.SlotFrame:]
-	le.PutUint32(f[0:], frameMagic)
-	le.PutUint16(f[4:], 1)
-	le.PutUint32(f[8:], c.job.flags)
-	le.PutUint64(f[16:], uint64(o.Job))
-	le.PutUint64(f[24:], uint64(o.Chunk))
-	le.PutUint64(f[32:], uint64(o.First))
-	le.PutUint32(f[40:], uint32(o.Count))
-	le.PutUint32(f[44:], uint32(o.Block))
-	le.PutUint64(f[56:], c.job.blob)
-	le.PutUint64(f[64:], uint64(o.Budget))
-	le.PutUint64(f[88:], c.job.blobAt)
+	clear(b[:process.SlotFrame])
+	binary.LittleEndian.PutUint64(b[process.ReplyCapacity:], c.room)
+	h := wire.Header{
+		Type: wire.Tasks, Flags: c.job.flags, Job: uint64(o.Job), Chunk: uint64(o.Chunk), First: uint64(o.First),
+		Count: uint32(o.Count), Block: uint32(o.Block), Func: c.job.blob, Nanos: uint64(o.Budget), Extra: c.job.blobAt,
+	}
+	h.Put(b[process.SlotFrame:])
 }
 
 // slab returns the engine's record for a chunk id, growing the table.
@@ -306,6 +299,7 @@ func (e *Engine) Requeue(pi int, id int64, split bool, serial, off uint64) error
 func (e *Engine) Reject(pi int, id int64) error {
 	return e.reply(pi, id, func(c *chunk) {
 		c.asking = 0
+		e.broadcastStep(c.job)
 		keep, _ := e.sched.Done(c.id, dispatch.Outcome{Failed: true})
 		if !keep {
 			e.freeSlot(c)

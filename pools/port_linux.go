@@ -3,12 +3,13 @@
 package pools
 
 import (
-	"encoding/binary"
+	"errors"
 	"sync/atomic"
 	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
 
 // What Step found, as a set of flags.
@@ -53,11 +54,8 @@ const (
 	waitSlice    = 100e6    // ns after which Step returns so that signals are seen even if one slipped between check and sleep
 	batchBytes   = 64 << 10 // results of that size are worth reading while others are still computed
 	maxPosted    = 4096     // chunks in flight over all jobs: half of what a 64 KiB pipe holds
-	frameMagic   = 'S' | 'W'<<8 | 'G'<<16 | 1<<24
-	headerSize   = 96
+	headerSize   = wire.HeaderSize
 	offChunk     = process.SlotFrame + 24
-	offCount     = process.SlotFrame + 40
-	offInband    = process.SlotFrame + 48
 	offNext      = 72 // of a RESULTS frame
 	offBlock     = 80
 	wordEvents   = 0
@@ -352,12 +350,13 @@ func (e *Engine) submit(p *port, n int, keep bool) error {
 	}
 	last := p.words[process.PortParams+15] != 0 // the lazy source of the last submitted chunk is drained
 	p.words[process.PortParams+15] = 0
+	var err error
 	kept := 0
 	for i, c := range p.offers {
 		switch {
 		case c == nil: // its job was cancelled
 		case i < n:
-			e.submitChunk(c, last && i == n-1)
+			err = errors.Join(err, e.submitChunk(c, last && i == n-1))
 		case keep:
 			p.offers[kept] = c
 			copy(p.offerWords(kept), p.offerWords(i))
@@ -370,42 +369,50 @@ func (e *Engine) submit(p *port, n int, keep bool) error {
 	}
 	p.offers = p.offers[:kept]
 	p.words[wordOffers] = int64(kept)
-	return nil
+	return err
 }
 
 func (p *port) offerWords(i int) []int64 {
 	return p.words[process.PortOffers+i*process.OfferWords:][:process.OfferWords]
 }
 
-func (e *Engine) submitChunk(c *chunk, last bool) {
-	mem := e.tr.Mem()
-	count := int(binary.LittleEndian.Uint32(mem[c.slot+offCount:]))
-	bytes := int64(binary.LittleEndian.Uint64(mem[c.slot+offInband:]))
-	table := mem[c.slot+process.SlotFrame+headerSize : c.slot+c.room]
-	for n := binary.LittleEndian.Uint32(mem[c.slot+process.SlotFrame+12:]); n > 0 && len(table) >= 16; n-- {
-		if at := binary.LittleEndian.Uint64(table); at >= c.slot && at < c.slot+c.room { // else a shared blob
-			bytes += int64(binary.LittleEndian.Uint64(table[8:]))
-		}
-		table = table[16:]
+// submitChunk takes over one encoded chunk. What the encoder wrote is checked as if it came from a wire: a frame that is
+// wrong is an error of the call, not of a worker.
+func (e *Engine) submitChunk(c *chunk, last bool) error {
+	c.job.port.feed(c.job)
+	f := &e.frame
+	at := c.slot + process.SlotFrame
+	if err := f.Decode(e.tr.Mem()[at:c.slot+c.room], wire.Limits{Arena: e.tr.Len(), Bytes: c.room}); err != nil {
+		e.sched.Return(c.id)
+		e.freeSlot(c)
+		return &Error{CodeArgument, err}
 	}
-	count = min(count, c.count)
+	bytes := int64(len(f.Inband))
+	for _, b := range f.Buffers {
+		if b.Offset >= c.slot && b.Offset < c.slot+c.room { // else a shared blob
+			bytes += int64(b.Length)
+		}
+	}
+	count := min(int(f.Count), c.count)
 	if count > 0 {
 		c.job.perTask = bytes / int64(count)
 	}
-	c.job.port.feed(c.job)
 	if !e.sched.Submit(c.id, count, bytes, last) {
 		c.job.port.touch(c.job)
 		e.freeSlot(c)
-		return
+		return nil
 	}
 	c.count, c.bytes, c.posted = count, bytes, true
 	e.postSeq++
 	c.seq = e.postSeq
 	e.inFlight++
 	e.backlog = append(e.backlog, c.record())
+	return nil
 }
 
-func (c *chunk) record() uint64 { return c.slot/process.PageSize | uint64(uint32(c.id>>32))<<32 }
+func (c *chunk) record() uint64 {
+	return uint64(wire.ChunkRecord(uint32(c.slot/process.PageSize), c.id.Generation()))
+}
 
 func (e *Engine) flush() error {
 	if len(e.backlog) == 0 || e.hungUp {

@@ -14,6 +14,7 @@ import (
 	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
 
 // The test binary is its own worker: started with the worker's variable, it speaks the worker's side of the protocol, with
@@ -58,7 +59,7 @@ func TestMain(m *testing.M) {
 	if spec := os.Getenv(process.WorkerEnv); spec != "" {
 		serve(spec)
 	}
-	openFiles() // the first look makes Go open its poller, for good
+	time.Sleep(time.Millisecond) // the first timer makes Go open its poller, for good
 	before := openFiles()
 	code := m.Run()
 	if left := children(); code == 0 && left != "" {
@@ -121,10 +122,10 @@ func serve(spec string) {
 	if os.Getenv("SWG_TEST_NO_INIT") != "" {
 		w.store(w.cell+process.CellError, 4096)
 		w.store(w.cell+process.CellExitWant, 1)
-		w.send(controlInit<<24|uint64(w.index), 0)
+		w.send(uint64(wire.InitFailed)<<24|uint64(w.index), 0)
 		os.Exit(1)
 	}
-	w.send(controlHello<<24|uint64(w.index), 0)
+	w.send(uint64(wire.Hello)<<24|uint64(w.index), 0)
 	var b [8]byte
 	for {
 		if n, err := syscall.Read(w.work, b[:]); err == syscall.EINTR {
@@ -147,12 +148,13 @@ func (w *testWorker) send(high, low uint64) {
 	var b [8]byte
 	binary.LittleEndian.PutUint64(b[:], high<<32|low)
 	if _, err := syscall.Write(w.answer, b[:]); err != nil {
-		die(err)
+		os.Exit(0) // the master is gone
 	}
 }
 
 func (w *testWorker) run(slot, generation uint64) {
 	f := slot + frameAt
+	job := w.load(f + 16) // the slot is the engine's again after the answer
 	id, count, block := w.load(f+24), uint64(*w.half(f + 40)), uint64(max(*w.half(f + 44), 1))
 	if id>>32 != generation {
 		return
@@ -236,8 +238,6 @@ func (w *testWorker) run(slot, generation uint64) {
 	w.store32(slot+process.ReplyStatus, status)
 	moment(afterStatus, 0, count)
 	park := *w.half(f + 8)&TaskPark != 0 && (status == process.StatusComplete || status == process.StatusFailed)
-	if park {
-	}
 	retire := w.maxTasks > 0 && w.tasks >= w.maxTasks
 	if retire {
 		w.store(w.cell+process.CellExitWant, 1)
@@ -246,10 +246,10 @@ func (w *testWorker) run(slot, generation uint64) {
 	moment(afterRecord, 0, count)
 	w.store(w.cell+process.CellClaim, 0)
 	if retire {
-		w.send(controlRetired<<24|uint64(w.index), 0)
+		w.send(uint64(wire.Retired)<<24|uint64(w.index), 0)
 		os.Exit(0)
 	}
-	for park && w.load(process.CtlGate) < *w.word(f + 16) {
+	for park && w.load(process.CtlGate) < job {
 		process.Nap(50_000)
 	}
 }
@@ -257,7 +257,7 @@ func (w *testWorker) run(slot, generation uint64) {
 func (w *testWorker) segment(at, id uint64, kind uint16, first uint64) {
 	clear(w.mem[at : at+headerSize])
 	le := binary.LittleEndian
-	le.PutUint32(w.mem[at:], frameMagic)
+	le.PutUint32(w.mem[at:], uint32('S'|'W'<<8|'G'<<16|wire.Version<<24))
 	le.PutUint16(w.mem[at+4:], typeResult)
 	le.PutUint16(w.mem[at+6:], kind)
 	le.PutUint64(w.mem[at+24:], id)

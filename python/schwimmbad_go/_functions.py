@@ -211,8 +211,10 @@ def _pickler(base: Any, snapshot: Snapshot | None) -> Any:
                     )
             if hasattr(super(), "reducer_override"):
                 return super().reducer_override(obj)
-            if type(obj) is types.FunctionType and not _importable(obj):
-                return _reduce_function(obj, set())
+            if type(obj) is types.FunctionType and (obj.__module__ == "__main__" or not _importable(obj)):
+                return _reduce_function(obj, set(), at_home=False)
+            if isinstance(obj, type) and obj.__module__ == "__main__":
+                raise pickle.PicklingError(f"class {obj.__qualname__} of __main__ is not known on the other side")
             return NotImplemented
 
     return ByValue
@@ -235,11 +237,11 @@ def _known(obj: Any, changed: set[str]) -> bool:
     return obj.__module__ != "__main__" or obj.__qualname__.partition(".")[0] not in changed
 
 
-def _reduce_function(func: types.FunctionType, changed: set[str]) -> tuple[Any, ...]:
+def _reduce_function(func: types.FunctionType, changed: set[str], at_home: bool = True) -> tuple[Any, ...]:
     """A function as its code; what it closes over and what it needs beside comes as state, after the function itself
     is known to the pickler, so that it may refer to itself."""
     code = func.__code__
-    module = func.__module__ if _at_home(func) else None
+    module = func.__module__ if at_home and _at_home(func) else None
     state = {
         "closure": [_cell_value(cell) for cell in func.__closure__ or ()],
         "defaults": func.__defaults__,

@@ -60,6 +60,7 @@ class Runner:
         self.workers = workers
         self.lock = threading.RLock()  # reentrant: a garbage collection under it may end an abandoned stream
         self.starting = threading.Lock()  # of the background thread
+        self.broadcasting = threading.Lock()
         self.owner = os.getpid()
         self.ports: list[Port] = []
         self.joiners = 0
@@ -268,7 +269,9 @@ class Runner:
 
     def broadcast(self, call: Call) -> list[Any]:
         """Run a call of one task per worker, each on another worker."""
-        return self.collect(call, L.JOB_BROADCAST)
+        # One at a time: with two under way a worker parked for one could be the last that the other waits for.
+        with self.broadcasting:
+            return self.collect(call, L.JOB_BROADCAST)
 
     def submit(self, call: Call, result: AsyncResult[Any]) -> None:
         """Run a call in the background."""

@@ -337,6 +337,9 @@ class Worker:
             else:
                 if isinstance(error, StopIteration) or error is None and len(results) > 1:
                     error = RuntimeError("the task raised StopIteration")  # see _run_blocks
+                elif error is None:  # the first task took long: its result is safe before the next begins
+                    done.put(results)
+                    results = []
                 status = self._run_blocks(done, calls, flags, 1, budget, results, error)
         spent = monotonic_ns() - began
         if anchors or self.pinned:
@@ -399,7 +402,7 @@ class Worker:
         arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = now = monotonic_ns()
-        at = len(results)
+        at = done.done + len(results)
         while True:
             if error is None:
                 n = min(block, count - at)

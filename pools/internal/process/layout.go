@@ -37,8 +37,7 @@ const (
 	CellBusy     = 56 // u64 nanoseconds inside tasks
 	CellHeapTop  = 64 // u64 end of the used part of the worker's heap (arena offset)
 	CellError    = 72 // u64 arena offset of the frame that tells why the start failed
-	CellFloor    = 80 // u64 oldest blob serial that the worker still maps
-	CellPinned   = 88 // u64 slots that the worker still holds views of (statistics)
+	CellFloor    = 80 // u64 oldest job whose blobs the worker still maps, 0 none
 	CellExitWant = 96 // u64 set by the worker before it leaves on purpose (retired)
 
 	// Slot: a reply block, then the TASKS frame.
@@ -51,7 +50,6 @@ const (
 	ReplyCancel    = 28 // u32 set by the master: stop at the next look
 	ReplyBytes     = 32 // u64 bytes of results
 	ReplyPinned    = 40 // u32 1: views of the tasks outlive the chunk; the worker resets it
-	ReplyLast      = 48 // u64 offset of the last RESULTS frame
 	ReplyCapacity  = 56 // u64 bytes of the whole slot, written by the master
 	SlotFrame      = 64 // the TASKS frame starts here
 	MinSlot        = 16 << 10

@@ -265,6 +265,21 @@ func (t *Transport) Bury(i int) Exit {
 	return x
 }
 
+// Gone says whether worker i has ended, also if nobody has looked since.
+func (t *Transport) Gone(i int) bool {
+	fd := struct {
+		fd      int32
+		events  int16
+		revents int16
+	}{int32(t.Workers[i].pidfd), 1, 0}
+	if fd.fd < 0 {
+		return t.Workers[i].State == Absent
+	}
+	var now syscall.Timespec
+	n, _, e := syscall.Syscall6(syscall.SYS_PPOLL, uintptr(unsafe.Pointer(&fd)), 1, uintptr(unsafe.Pointer(&now)), 0, 0, 0)
+	return e == 0 && n > 0
+}
+
 // Signal sends sig to worker i through its pidfd, so never to a stranger who got the same pid.
 func (t *Transport) Signal(i int, sig syscall.Signal) error {
 	w := &t.Workers[i]

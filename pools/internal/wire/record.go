@@ -31,7 +31,6 @@ const (
 	Hello      Code = 1 // the worker is ready
 	Retired    Code = 2 // the worker has run its last task and leaves
 	InitFailed Code = 3 // the worker's initializer raised
-	Parked     Code = 4 // the worker waits outside the queue
 )
 
 func (c Code) String() string {
@@ -42,8 +41,6 @@ func (c Code) String() string {
 		return "RETIRED"
 	case InitFailed:
 		return "INIT_FAILED"
-	case Parked:
-		return "PARKED"
 	}
 	return fmt.Sprintf("Code(%d)", uint8(c))
 }

@@ -24,7 +24,7 @@ func TestChunkRecord(t *testing.T) {
 }
 
 func TestControlRecord(t *testing.T) {
-	for _, code := range []Code{Hello, Retired, InitFailed, Parked} {
+	for _, code := range []Code{Hello, Retired, InitFailed} {
 		for _, worker := range []uint32{0, 1, MaxWorker} {
 			r := ControlRecord(code, worker)
 			if !r.Control() || r.Code() != code || r.Worker() != worker {
@@ -48,7 +48,7 @@ func TestNames(t *testing.T) {
 		{Tasks.String(), "TASKS"}, {Results.String(), "RESULTS"}, {Blob.String(), "BLOB"}, {Type(9).String(), "Type(9)"},
 		{PickleList.String(), "pickle list"}, {Raw.String(), "raw"}, {Kind(9).String(), "Kind(9)"},
 		{Hello.String(), "HELLO"}, {Retired.String(), "RETIRED"}, {InitFailed.String(), "INIT_FAILED"},
-		{Parked.String(), "PARKED"}, {Code(9).String(), "Code(9)"},
+		{Code(9).String(), "Code(9)"},
 	} {
 		if k.got != k.want {
 			t.Errorf("got %q, want %q", k.got, k.want)
