@@ -113,7 +113,9 @@ func (e *Engine) expire() {
 	now := process.Monotonic()
 	for i := range e.tr.Workers {
 		if d := e.deadline(i); d != 0 && now >= d {
-			e.chunk(dispatch.ChunkID(e.tr.Load(e.tr.Cell(i) + process.CellClaim))).killed = true
+			cell := e.tr.Cell(i)
+			e.chunk(dispatch.ChunkID(e.tr.Load(cell + process.CellClaim))).killed = true
+			e.ended[i] = int64(e.tr.Load(cell + process.CellRunning))
 			// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
 			_ = e.tr.Signal(i, syscall.SIGKILL)
 		}
@@ -223,9 +225,13 @@ func (e *Engine) broadcastStep(j *job) {
 func (e *Engine) bury(i int) {
 	cell := e.tr.Cell(i)
 	exit := e.tr.Bury(i)
+	task, byUs := e.ended[i]
+	delete(e.ended, i)
 	retired := e.tr.Load(cell+process.CellExitWant) != 0
 	if c := e.chunk(dispatch.ChunkID(e.tr.Load(cell + process.CellClaim))); c != nil && c.posted {
-		e.bereft(c, i, exit)
+		// Ended by us for something else: it had gone on to another task before the signal came, which is not to blame.
+		innocent := byUs && (!c.killed || task != int64(e.tr.Load(cell+process.CellRunning)))
+		e.bereft(c, i, exit, innocent)
 	} else if e.inFlight > 0 {
 		e.suspects = process.Monotonic() + suspectWait
 	}
@@ -256,7 +262,7 @@ func exitText(x process.Exit) string {
 }
 
 // bereft settles the chunk that a dead worker held.
-func (e *Engine) bereft(c *chunk, worker int, exit process.Exit) {
+func (e *Engine) bereft(c *chunk, worker int, exit process.Exit, innocent bool) {
 	if s := e.tr.Load32(c.slot + process.ReplyStatus); s != process.StatusRunning {
 		e.settle(c) // it had finished and died before it could say so
 		return
@@ -270,7 +276,12 @@ func (e *Engine) bereft(c *chunk, worker int, exit process.Exit) {
 	}
 	running = max(running, safe)
 	block = min(block, c.count-running)
+	if innocent {
+		running = -1
+		c.killed = false
+	}
 	e.lossTag++
+	c.job.losses = append(c.job.losses, e.lossTag)
 	e.losses[e.lossTag] = loss{exit: exit, timeout: c.killed}
 	e.tr.Store32(c.slot+process.ReplyPinned, 0)
 	e.tr.Store32(c.slot+process.ReplyWorker, uint32(worker))

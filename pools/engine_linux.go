@@ -40,10 +40,11 @@ type Engine struct {
 	timed    int   // jobs with a time limit per task
 	suspects int64 // when to look again for chunks that a dead worker may have taken, 0: no need
 
-	needs    []int        // workers to be started by the caller
-	starting map[int]bool // places handed to a caller who has not attached a worker yet
-	crashes  int          // workers that died in a row before saying hello
-	failure  error        // workers cannot be started: told to every caller until the next Begin
+	needs    []int         // workers to be started by the caller
+	starting map[int]bool  // places handed to a caller who has not attached a worker yet
+	ended    map[int]int64 // workers that we ended, and the task in the chunk they were ended for (-1: a job given up)
+	crashes  int           // workers that died in a row before saying hello
+	failure  error         // workers cannot be started: told to every caller until the next Begin
 	failOff  uint64
 	lossTag  uint64
 	losses   map[uint64]loss
@@ -78,7 +79,7 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 		cfg: cfg, tr: tr,
 		sched:  dispatch.New(dispatch.Config{Workers: cfg.Workers}),
 		jobs:   make(map[dispatch.JobID]*job),
-		losses: make(map[uint64]loss), starting: make(map[int]bool),
+		losses: make(map[uint64]loss), starting: make(map[int]bool), ended: make(map[int]int64),
 	}
 	for i := range cfg.Workers {
 		tr.ResetCell(i)

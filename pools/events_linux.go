@@ -129,6 +129,9 @@ func (e *Engine) offer(p *port, j *job) bool {
 		slot, room, err := e.tr.Alloc(uint64(max(want, process.MinSlot)))
 		if err != nil {
 			e.sched.Return(o.Chunk)
+			if e.inFlight == 0 && p.events == 0 && len(p.offers) == 0 { // no slot will come back by itself
+				p.fault = &Error{CodeMemory, err}
+			}
 			return true // tried again when a slot comes back
 		}
 		c := e.slab(o.Chunk)
@@ -209,6 +212,9 @@ func (e *Engine) forget(j *job) {
 		j.port.dirty = without(j.port.dirty, j)
 	}
 	j.gone = true
+	for _, tag := range j.losses {
+		delete(e.losses, tag)
+	}
 	e.hangUpIfIdle()
 }
 
@@ -235,6 +241,7 @@ func (e *Engine) Cancel(id int64, kill bool) {
 			if c := e.chunk(dispatch.ChunkID(e.tr.Load(e.tr.Cell(i) + process.CellClaim))); c != nil && c.job == j && c.posted {
 				// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
 				_ = e.tr.Signal(i, syscall.SIGKILL)
+				e.ended[i] = -1
 			}
 		}
 	}

@@ -79,6 +79,7 @@ type port struct {
 	events  int
 	kicked  bool
 	waiting bool
+	fault   error    // told by the next Step
 	ask     []*chunk // questions to put to the caller
 }
 
@@ -91,6 +92,7 @@ type job struct {
 	left         int // broadcast: chunks not answered yet
 	isDirty      bool
 	isHungry     bool
+	losses       []uint64
 	gone         bool // ended or cancelled: late answers are dropped
 	flags        uint32
 	blob, blobAt uint64
@@ -265,6 +267,9 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 		e.listEvents(p)
 		e.listOffers(p)
 		e.listNeeds(p)
+		if p.fault != nil {
+			continue
+		}
 		if flags, done := e.ready(p, mode); done {
 			return flags, nil
 		}
@@ -301,6 +306,10 @@ func (e *Engine) leave() {
 func (e *Engine) check(p *port) error {
 	if e.terminated {
 		return fail(CodeTerminated, "the pool was terminated")
+	}
+	if err := p.fault; err != nil {
+		p.fault = nil
+		return err
 	}
 	if e.failure != nil && p.jobs > 0 {
 		p.words[wordCode] = int64(CodeOf(e.failure))

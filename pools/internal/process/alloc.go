@@ -15,12 +15,13 @@ type allocator struct {
 	next, end uint64
 	free      [64][]uint64 // per class: cold ranges first, warm ones last
 	class     map[uint64]uint8
-	warm      uint64 // bytes of free ranges whose pages are still there
-	used      uint64 // bytes handed out
+	idle      map[uint64]bool // handed out before, free now
+	warm      uint64          // bytes of free ranges whose pages are still there
+	used      uint64          // bytes handed out
 }
 
 func newAllocator(start, end uint64) *allocator {
-	return &allocator{next: start, end: end, class: make(map[uint64]uint8)}
+	return &allocator{next: start, end: end, class: make(map[uint64]uint8), idle: make(map[uint64]bool)}
 }
 
 func classOf(size uint64) uint8 {
@@ -41,6 +42,7 @@ func (a *allocator) alloc(size uint64) (off, capacity uint64, err error) {
 		off = list[len(list)-1]
 		a.free[c] = list[:len(list)-1]
 		a.warm -= min(a.warm, capacity)
+		delete(a.idle, off)
 	} else {
 		if capacity > a.end-a.next {
 			return 0, 0, ErrArenaFull
@@ -57,9 +59,10 @@ func (a *allocator) alloc(size uint64) (off, capacity uint64, err error) {
 // of free ranges would stay resident: 0 length means keep it warm.
 func (a *allocator) release(off, warmLimit uint64) (punchLen uint64, ok bool) {
 	c, known := a.class[off]
-	if !known {
+	if !known || a.idle[off] {
 		return 0, false
 	}
+	a.idle[off] = true
 	size := uint64(1) << c
 	a.used -= size
 	if size >= 1<<20 && a.warm+size > warmLimit {
