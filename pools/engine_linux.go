@@ -71,6 +71,9 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 	if cfg.Workers < 1 || cfg.Workers > 1<<16 {
 		return nil, fail(CodeArgument, "number of workers must be between 1 and 65536, not %d", cfg.Workers)
 	}
+	if cfg.MaxTasks < 0 || cfg.MaxTasks > 1<<31-1 {
+		return nil, fail(CodeArgument, "tasks per worker must be between 0 and 2147483647, not %d", cfg.MaxTasks)
+	}
 	tr, err := process.Open(cfg.Workers, cfg.ArenaBytes)
 	if err != nil {
 		return nil, &Error{CodeMemory, err}

@@ -184,6 +184,9 @@ func (e *Engine) Begin(pi int) (int64, error) {
 		Tasks: a[0], Func: uint32(a[1]), Chunk: int(a[2]), Retries: int(a[3]),
 		Ordered: a[4]&JobOrdered != 0, Lazy: a[4]&JobLazy != 0, Timed: a[5] > 0, MaxTasks: e.cfg.MaxTasks,
 	}
+	if a[2] > 1<<31-1 || a[3] > 1<<31-1 {
+		return 0, fail(CodeArgument, "begin: chunk size and retries are at most 2147483647")
+	}
 	if spec.Tasks < dispatch.Unknown || spec.Chunk < 0 || spec.Retries < 0 || a[5] < 0 {
 		return 0, fail(CodeArgument, "begin: negative argument")
 	}

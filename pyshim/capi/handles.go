@@ -45,14 +45,19 @@ func (s *slab) get(h int64) (entry, bool) {
 	return e, e.engine != nil
 }
 
-func (s *slab) drop(h int64) {
+// drop makes every handle for which gone says so invalid.
+func (s *slab) drop(gone func(h int64, e entry) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.table.Load()
-	if p == nil || h < 1 || h > int64(len(*p)) {
+	if p == nil {
 		return
 	}
 	next := append([]entry(nil), *p...)
-	next[h-1] = entry{}
+	for i, e := range next {
+		if e.engine != nil && gone(int64(i+1), e) {
+			next[i] = entry{}
+		}
+	}
 	s.table.Store(&next)
 }

@@ -195,11 +195,13 @@ func swg_join(h int64, timeoutMs int32) int32 {
 
 //export swg_free
 func swg_free(h int64) int32 {
-	rc := int32(onPool(h, func(e *pools.Engine) (int64, error) { return 0, e.Free() }))
-	if rc == 0 {
-		handles.drop(h)
-	}
-	return rc
+	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
+		if err := e.Free(); err != nil {
+			return 0, err
+		}
+		handles.drop(func(_ int64, x entry) bool { return x.engine == e }) // its ports go with it
+		return 0, nil
+	}))
 }
 
 //export swg_alloc

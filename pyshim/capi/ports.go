@@ -8,11 +8,18 @@ package main
 */
 import "C"
 
-import "github.com/schwimmbad-go/schwimmbad-go/pools"
+import (
+	"errors"
+
+	"github.com/schwimmbad-go/schwimmbad-go/pools"
+)
 
 //export swg_port_open
 func swg_port_open(h int64, offset *C.uint64_t) int64 {
 	return onPool(h, func(e *pools.Engine) (int64, error) {
+		if offset == nil {
+			return 0, &pools.Error{Code: pools.CodeArgument, Err: errors.New("no place for the port's offset")}
+		}
 		i, off, err := e.OpenPort()
 		if err != nil {
 			return 0, err
@@ -40,7 +47,7 @@ func onPort(h int64, f func(*pools.Engine, int) (int64, error)) (rc int64) {
 func swg_port_close(h int64) int32 {
 	rc := onPort(h, func(e *pools.Engine, p int) (int64, error) { e.ClosePort(p); return 0, nil })
 	if rc == 0 {
-		handles.drop(h)
+		handles.drop(func(x int64, _ entry) bool { return x == h })
 	}
 	return int32(rc)
 }
