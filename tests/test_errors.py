@@ -55,7 +55,9 @@ def test_pickles(example: tuple[BaseException, Any], protocol: int) -> None:
     one, _ = example
     add_note(one, "task 7")
     for twin in (pickle.loads(pickle.dumps(one, protocol)), copy.copy(one)):
-        assert type(twin) is type(one)
+        # The class of a timeout is made anew when multiprocess has been imported since.
+        assert type(twin).__name__ == type(one).__name__
+        assert type(twin) is type(one) or isinstance(one, error.PoolTimeout)
         assert str(twin) == str(one)
         assert twin.args == one.args
         assert vars(twin) == vars(one)

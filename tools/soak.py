@@ -212,7 +212,13 @@ class Round:
         try:
             while time.monotonic() < until and not self.errors:
                 name = rnd.choice(calls)
-                getattr(self, name)(rnd)
+                try:
+                    getattr(self, name)(rnd)
+                except WorkerLost as error:
+                    # Kills that hit workers before they are ready, several in a row: the pool gives up, and the next call tries anew.
+                    if not self.killing or error.index is not None or "before they are ready" not in str(error):
+                        raise
+                    self.counts["starts given up"] += 1
                 self.counts["calls"] += 1
                 faulthandler.dump_traceback_later(HANG, exit=True)
         except BaseException as error:  # told by the main thread

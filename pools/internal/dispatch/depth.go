@@ -1,10 +1,32 @@
 package dispatch
 
+import "time"
+
+const (
+	// Short chunks are kept in flight for this long, so that neither the workers nor the owner go to sleep between two
+	// of them: with chunks of one tiny task most of the cost of a chunk is waking somebody up.
+	deepTime = float64(500 * time.Microsecond)
+	// But no more than this many: what a caller's exchange area can list at once.
+	deepMost = 64
+)
+
 // Depth is how many chunks of a job may be in flight, 0 for a job that has ended. An owner who refills only when half
 // of them have come back encodes several chunks per look and never lets the workers run dry.
 func (s *Scheduler) Depth(id JobID) int {
-	if s.job(id) == nil {
-		return 0
+	if j := s.job(id); j != nil {
+		return int(s.depthOf(j))
 	}
-	return int(s.depth)
+	return 0
+}
+
+// depthOf is larger for chunks whose size the user fixed and whose tasks are known to be short.
+func (s *Scheduler) depthOf(j *job) int32 {
+	if j.spec.Chunk == 0 || !j.time.known {
+		return s.depth
+	}
+	chunk := j.time.mean * float64(j.spec.Chunk)
+	if chunk*float64(s.depth) >= deepTime {
+		return s.depth
+	}
+	return max(s.depth, min(int32(deepTime/max(chunk, 1)), deepMost))
 }

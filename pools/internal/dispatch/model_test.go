@@ -223,6 +223,9 @@ func (m *model) offer(j *modelJob) bool {
 	if depth == 0 {
 		depth = m.workers + min(2*m.workers, 32)
 	}
+	if j.spec.Chunk > 0 { // short chunks of a fixed size go deeper
+		depth = max(depth, deepMost)
+	}
 	m.check(!j.cancelled, "offer of a cancelled job")
 	m.check(all < depth, "%d chunks in flight, depth %d", all+1, depth)
 	m.check(!j.oneByOne || reserved == 0, "two offers from a source of unknown length")

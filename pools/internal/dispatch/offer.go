@@ -20,7 +20,7 @@ type Offer struct {
 // one offer at a time: how many tasks the source gave decides where the next chunk starts.
 func (s *Scheduler) Offer(id JobID) (Offer, bool) {
 	j := s.job(id)
-	if j == nil || j.cancelled || j.holding+j.flying >= s.depth {
+	if j == nil || j.cancelled || j.holding+j.flying >= s.depthOf(j) {
 		return Offer{}, false
 	}
 	if j.tasks == Unknown && j.holding > 0 {
