@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from pathlib import Path
 
 import pytest
-from helpers import scripts
+import schwimmbad_go
+from helpers import scripts, tasks
 from pools_under_test import KINDS, PoolKind
 
 pytestmark = pytest.mark.parametrize("kind", [k for k in KINDS if k.has("workers")], ids=lambda k: k.name)
@@ -194,3 +197,47 @@ class TestNestedPools:
                 pool.close()
         """)
         assert "refused" in out
+
+
+def test_ending_a_forkserver_pool_while_other_processes_inherited_its_socket(clean: None) -> None:
+    """The fork server must end although a forked worker of another pool, and a child of the user's, have been copied from a
+    process that had the server's socket open."""
+    server = schwimmbad_go.MultiPool(2, start_method="forkserver")
+    other = schwimmbad_go.MultiPool(1)
+    assert other.map(tasks.square, [2]) == [4]
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(write)
+        os.read(read, 1)
+        os._exit(0)
+    os.close(read)
+    try:
+        server.terminate()
+        server.join()
+        assert other.map(tasks.square, [3]) == [9]
+    finally:
+        other.terminate()
+        os.close(write)
+        os.waitpid(child, 0)
+
+
+def test_descriptors_of_a_closed_pool_are_not_closed_again_in_a_child(clean: None) -> None:
+    """Their numbers may belong to somebody else by then; without a garbage collection the closed pool is still known."""
+    gc.disable()
+    try:
+        for _ in range(3):
+            pool = schwimmbad_go.MultiPool(2)
+            pool.terminate()
+            pool.join()
+        keep = [os.open(os.devnull, os.O_RDONLY) for _ in range(20)]
+        child = os.fork()
+        if child == 0:
+            for fd in keep:
+                os.fstat(fd)
+            os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+        for fd in keep:
+            os.close(fd)
+    finally:
+        gc.enable()

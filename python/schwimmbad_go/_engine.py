@@ -216,6 +216,16 @@ class Engine:
             except OSError:  # closed before the fork
                 continue
 
+    def add_master_fd(self, fd: int) -> None:
+        """Another descriptor that no forked child may keep."""
+        with _fork_lock:
+            self.master_fds += (fd,)
+
+    def drop_master_fd(self, fd: int) -> None:
+        """It is about to be closed: its number may be anything from now on."""
+        with _fork_lock:
+            self.master_fds = tuple(n for n in self.master_fds if n != fd)
+
     def free(self) -> None:
         """Give memory and descriptors back. Their numbers may be anything from now on: no fork may run meanwhile."""
         with _fork_lock:

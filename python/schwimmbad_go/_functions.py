@@ -19,8 +19,8 @@ from collections.abc import Callable
 from typing import Any
 
 from . import error as _error
-from ._payload import OUT_OF_BAND, Encoded
 from ._layout import PICKLE
+from ._payload import OUT_OF_BAND, Encoded
 
 _DEFINITIONS = (types.FunctionType, type)
 

@@ -207,6 +207,7 @@ class ForkServerStarter:
             # The descriptors go over the socket: pass_fds would keep the numbers, which may be anything here.
             socket.send_fds(ours, [b"f"], list(engine.worker_fds))
             self.socket = ours.dup()
+        engine.add_master_fd(self.socket.fileno())
 
     def start(self, index: int) -> int:
         """Start worker `index`; returns its pid."""
@@ -241,7 +242,11 @@ class ForkServerStarter:
 
     def close(self) -> None:
         """End the server. Repeatable."""
-        self.socket.close()
+        if self.socket.fileno() >= 0:
+            # Not close() alone: the server sees the end of the stream even if some other process has inherited our end.
+            self.socket.shutdown(socket.SHUT_RDWR)
+            self.engine.drop_master_fd(self.socket.fileno())
+            self.socket.close()
         self.process.wait()
 
 
@@ -255,6 +260,7 @@ def serve_forks(fd: int) -> NoReturn:
     _, raw, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4 * 4))
     fds = array.array("i")
     fds.frombytes(raw[0][2][: 4 * fds.itemsize])
+    _worker.follow_master(fds[2])
     arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
     while True:
         request = sock.recv(_REQUEST.size, socket.MSG_WAITALL)
