@@ -69,7 +69,7 @@ class Pump(threading.Thread):
         self.jobs.clear()
 
     def _loop(self) -> None:
-        runner, port = self.runner, self.port
+        runner = self.runner
         while not runner.dead:
             while self.queue:
                 self._begin(*self.queue.popleft())

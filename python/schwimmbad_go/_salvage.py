@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import pickle
-from typing import Any
+from typing import Any, ClassVar
 
 from . import error as _error
 
@@ -45,7 +45,7 @@ class _Found(Exception):
 class _Unpickler(pickle._Unpickler):
     """Guards what runs user code: finding classes, calling them, setting state."""
 
-    dispatch = dict(pickle._Unpickler.dispatch)
+    dispatch: ClassVar[dict[int, Any]] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Any:
         try:
