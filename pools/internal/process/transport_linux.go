@@ -303,9 +303,14 @@ func (t *Transport) Alive() (n int) {
 	return n
 }
 
-// Hang up: idle workers see the end of file of the queue and leave, busy ones get SIGKILL from the kernel because
-// the lifeline ends (see the worker's set-up), so it comes after they have finished.
-func (t *Transport) HangUp() { closeFd(&t.pipe.work[1]) }
+// HangUp makes idle workers leave: they see the end of the queue. Busy ones see it after their task. The descriptor's number
+// stays taken (by a copy of another one), because forked children close the numbers that MasterFds named.
+func (t *Transport) HangUp() {
+	if t.pipe.work[1] >= 0 {
+		// It cannot fail: both descriptors are open and the number is in use.
+		_ = syscall.Dup3(t.kick, t.pipe.work[1], syscall.O_CLOEXEC)
+	}
+}
 
 // Close frees every descriptor and the mapping. Workers that still run are killed by the end of the lifeline.
 func (t *Transport) Close() error {
