@@ -238,6 +238,12 @@ func (e *Engine) Free() error {
 		return fail(CodeArgument, "the engine is in use by %d calls", e.inside)
 	}
 	e.freed = true
+	for e.leading { // a Join in another thread, which now ends
+		e.tr.Kick()
+		e.mu.Unlock()
+		process.Nap(100_000)
+		e.mu.Lock()
+	}
 	if err := e.tr.Close(); err != nil {
 		return &Error{CodeSystem, err}
 	}
