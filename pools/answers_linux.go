@@ -3,6 +3,7 @@
 package pools
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"sync/atomic"
@@ -49,7 +50,9 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 		e.bury(i)
 	}
 	e.expire()
-	e.lookForSuspects()
+	if err := e.lookForSuspects(); err != nil {
+		return false, err
+	}
 	return wake.Signal || timeout == maxNs && !wake.Answers && len(ended) == 0, nil
 }
 
@@ -75,13 +78,13 @@ func (e *Engine) follow(p *port, maxNs int64) bool {
 // nextLook shortens the wait to the next deadline.
 func (e *Engine) nextLook(maxNs int64) int64 {
 	wait := maxNs
-	if e.suspects != 0 {
+	if e.suspects {
 		wait = min(wait, suspectLook)
 	}
 	if e.timed > 0 {
 		now := process.Monotonic()
 		for i := range e.tr.Workers {
-			if deadline := e.deadline(i); deadline != 0 {
+			if c, deadline := e.deadline(i); c != nil {
 				wait = min(wait, max(deadline-now, 0))
 			}
 		}
@@ -91,18 +94,19 @@ func (e *Engine) nextLook(maxNs int64) int64 {
 	return wait
 }
 
-// deadline of the task that worker i runs, 0 if it has none.
-func (e *Engine) deadline(i int) int64 {
+// deadline is the chunk that worker i has in hand and when its running task must have ended; nil where there is no limit.
+func (e *Engine) deadline(i int) (*chunk, int64) {
 	cell := e.tr.Cell(i)
 	c := e.chunk(dispatch.ChunkID(e.tr.Load(cell + process.CellClaim)))
 	if c == nil || !c.posted || c.killed || c.job.timeout == 0 || e.tr.Load(cell+process.CellBlock) == 0 {
-		return 0
+		return nil, 0
 	}
 	started := int64(e.tr.Load(cell + process.CellStarted))
-	if started == 0 {
-		return 0
+	// The worker may have gone on to another chunk while we read.
+	if started == 0 || dispatch.ChunkID(e.tr.Load(cell+process.CellClaim)) != c.id {
+		return nil, 0
 	}
-	return started + c.job.timeout
+	return c, started + c.job.timeout
 }
 
 // expire ends the workers whose task has exceeded its limit; their death does the rest.
@@ -112,10 +116,9 @@ func (e *Engine) expire() {
 	}
 	now := process.Monotonic()
 	for i := range e.tr.Workers {
-		if d := e.deadline(i); d != 0 && now >= d {
-			cell := e.tr.Cell(i)
-			e.chunk(dispatch.ChunkID(e.tr.Load(cell + process.CellClaim))).killed = true
-			e.ended[i] = int64(e.tr.Load(cell + process.CellRunning))
+		if c, d := e.deadline(i); c != nil && now >= d {
+			c.killed = true
+			e.ended[i] = int64(e.tr.Load(e.tr.Cell(i) + process.CellRunning))
 			// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
 			_ = e.tr.Signal(i, syscall.SIGKILL)
 		}
@@ -233,8 +236,9 @@ func (e *Engine) bury(i int) {
 		innocent := byUs && (!c.killed || task != int64(e.tr.Load(cell+process.CellRunning)))
 		e.bereft(c, i, exit, innocent)
 	} else if e.inFlight > 0 {
-		e.suspects = process.Monotonic() + suspectWait
+		e.suspects = true
 	}
+	e.tr.Store(cell+process.CellClaim, 0)
 	if e.hungUp {
 		return
 	}
@@ -292,17 +296,18 @@ func (e *Engine) bereft(c *chunk, worker int, exit process.Exit, innocent bool) 
 	e.settled(c, keep && ok)
 }
 
-// lookForSuspects finds chunks that a worker had read from the queue but not yet claimed when it died: posted,
-// not waiting in the pipe, in no living worker's hands.
-func (e *Engine) lookForSuspects() {
-	if e.suspects == 0 {
-		return
+// lookForSuspects finds chunks that a worker had read from the queue but not yet claimed when it died: posted, not
+// waiting in the pipe, in no worker's hands, not answered, and that for a while.
+func (e *Engine) lookForSuspects() error {
+	if !e.suspects {
+		return nil
 	}
+	// The workers go on meanwhile, and a chunk moves from the queue to a claim to the answer pipe: so each place is looked at
+	// after the one before, or a chunk on its way would be found in none.
+	waiting := e.tr.QueuedWork() + len(e.backlog)
 	held := make(map[dispatch.ChunkID]bool)
-	for i := range e.tr.Workers {
-		if e.tr.Workers[i].State != process.Absent {
-			held[dispatch.ChunkID(e.tr.Load(e.tr.Cell(i)+process.CellClaim))] = true
-		}
+	for i := range e.tr.Workers { // also of those that have not said hello yet; the dead hold nothing, see bury
+		held[dispatch.ChunkID(e.tr.Load(e.tr.Cell(i)+process.CellClaim))] = true
 	}
 	var open []*chunk
 	for _, c := range e.chunks {
@@ -310,29 +315,36 @@ func (e *Engine) lookForSuspects() {
 			open = append(open, c)
 		}
 	}
-	slices.SortFunc(open, func(a, b *chunk) int { return int(a.seq) - int(b.seq) })
-	waiting := e.tr.QueuedWork() + len(e.backlog)
-	var missing []*chunk
-	for _, c := range open[:max(len(open)-waiting, 0)] { // the pipe is first in, first out
-		if !held[c.id] {
-			missing = append(missing, c)
-		}
+	slices.SortFunc(open, func(a, b *chunk) int { return cmp.Compare(a.seq, b.seq) })
+	open = open[:max(len(open)-waiting, 0)] // the pipe is first in, first out
+	if err := e.collect(); err != nil {
+		return err
 	}
-	switch {
-	case len(missing) == 0:
-		e.suspects = 0
-	case process.Monotonic() >= e.suspects:
-		for _, c := range missing {
-			c.posted = false
-			e.inFlight--
-			// The slot is not used again: should a worker that was stopped between reading and claiming wake up after all, it
-			// must not write into another chunk's slot. Its late answer is recognised and dropped.
-			c.slot = 0
-			keep, ok := e.sched.Lost(c.id, dispatch.Loss{Running: -1, Tag: e.lossTag})
-			e.settled(c, keep && ok)
+	now := process.Monotonic()
+	before := e.missing
+	e.missing = make(map[dispatch.ChunkID]int64)
+	for _, c := range open {
+		if !c.posted || held[c.id] {
+			continue
 		}
-		e.suspects = 0
+		since, known := before[c.id]
+		if !known {
+			since = now
+		}
+		if now-since < suspectWait {
+			e.missing[c.id] = since
+			continue
+		}
+		c.posted = false
+		e.inFlight--
+		// The slot is not used again: should a worker that was stopped between reading and claiming wake up after all, it
+		// must not write into another chunk's slot. Its late answer is recognised and dropped.
+		c.slot = 0
+		keep, ok := e.sched.Lost(c.id, dispatch.Loss{Running: -1, Tag: e.lossTag})
+		e.settled(c, keep && ok)
 	}
+	e.suspects = len(e.missing) > 0
+	return nil
 }
 
 // replace starts a worker in place i, or asks the caller to.

@@ -35,10 +35,11 @@ type Engine struct {
 	answers  []uint64   // scratch
 	frame    wire.Frame // scratch
 	postSeq  uint64
-	inFlight int   // posted and unanswered, over all jobs
-	leading  bool  // some thread is in tr.Wait
-	timed    int   // jobs with a time limit per task
-	suspects int64 // when to look again for chunks that a dead worker may have taken, 0: no need
+	inFlight int                        // posted and unanswered, over all jobs
+	leading  bool                       // some thread is in tr.Wait
+	timed    int                        // jobs with a time limit per task
+	suspects bool                       // a dead worker may have taken a chunk along
+	missing  map[dispatch.ChunkID]int64 // chunks in nobody's hands, and since when
 
 	needs    []int         // workers to be started by the caller
 	starting map[int]bool  // places handed to a caller who has not attached a worker yet
@@ -56,6 +57,7 @@ type Engine struct {
 	freed      bool
 	waiters    int // threads behind the one that watches
 	inside     int // calls in progress that use the arena
+	joining    int // threads in Join
 
 	lost, retired, bytesOut int64
 }
@@ -127,8 +129,12 @@ func (e *Engine) Attach(i, pid int, child bool) error {
 	if e.freed || i < 0 || i >= e.cfg.Workers {
 		return fail(CodeArgument, "no worker %d in a pool of %d", i, e.cfg.Workers)
 	}
+	if e.tr.Workers[i].Pid != 0 {
+		return fail(CodeArgument, "worker %d is there already (pid %d)", i, e.tr.Workers[i].Pid)
+	}
 	delete(e.starting, i)
 	if pid <= 0 {
+		e.replace(i) // another caller may have more luck
 		return nil
 	}
 	if err := e.tr.Attach(i, pid, child); err != nil {
@@ -206,6 +212,8 @@ func (e *Engine) Terminate() {
 func (e *Engine) Join(timeoutMs int) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.joining++
+	defer func() { e.joining-- }()
 	end := process.Monotonic() + int64(timeoutMs)*1e6
 	for !e.freed && e.tr.Alive() > 0 {
 		left := end - process.Monotonic()
@@ -213,6 +221,9 @@ func (e *Engine) Join(timeoutMs int) (int, error) {
 			break
 		}
 		signal, err := e.sleep(nil, left)
+		if e.freed {
+			break
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -238,10 +249,10 @@ func (e *Engine) Free() error {
 		return fail(CodeArgument, "the engine is in use by %d calls", e.inside)
 	}
 	e.freed = true
-	for e.leading { // a Join in another thread, which now ends
+	for e.joining > 0 { // they leave now, and the transport must be there until they have
 		e.tr.Kick()
 		e.mu.Unlock()
-		process.Nap(100_000)
+		process.Nap(1e5)
 		e.mu.Lock()
 	}
 	if err := e.tr.Close(); err != nil {

@@ -252,7 +252,7 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 	defer e.leave()
 	e.releaseHeld(p)
 	p.begin()
-	if err := e.submit(p, submitted, mode == WaitNone); err != nil {
+	if err := e.submit(p, submitted, mode&255 == WaitNone); err != nil {
 		return 0, err
 	}
 	until := int64(0)

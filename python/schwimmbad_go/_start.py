@@ -16,6 +16,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
@@ -199,6 +200,7 @@ class ForkServerStarter:
 
         self.engine = engine
         self.started = 0
+        self.lock = threading.Lock()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self.process = subprocess.Popen(
@@ -219,8 +221,9 @@ class ForkServerStarter:
 
     def _ask(self, what: bytes, value: int) -> int:
         try:
-            self.socket.sendall(_REQUEST.pack(what, value))
-            reply = self.socket.recv(_REPLY.size, socket.MSG_WAITALL)
+            with self.lock:  # or two threads would get each other's replies: a stranger would be taken for a worker, and killed
+                self.socket.sendall(_REQUEST.pack(what, value))
+                reply = self.socket.recv(_REPLY.size, socket.MSG_WAITALL)
         except OSError as error:
             raise self._gone() from error
         if len(reply) < _REPLY.size:
