@@ -458,16 +458,14 @@ func (e *Engine) freeAt(slot uint64) {
 	e.tr.Free(slot)
 }
 
-// freeBlocks marks the heap blocks of an answer free: the worker that owns them may use them again.
+// freeBlocks marks the heap blocks of an answer free: the worker that owns them may use them again. The chain is bounded,
+// because a dying process may have written it.
 func (e *Engine) freeBlocks(slot uint64) {
 	seg := e.tr.Load(slot + process.ReplySegments)
-	for seg != 0 && seg+headerSize <= e.tr.Len() {
+	for n := 0; seg != 0 && seg <= e.tr.Len()-headerSize && n < wire.MaxBuffers; n++ {
 		next, block := e.tr.Load(seg+offNext), e.tr.Load(seg+offBlock)
-		if block != 0 && block+process.HeapBlockHead <= e.tr.Len() {
+		if block != 0 && block <= e.tr.Len()-process.HeapBlockHead {
 			e.tr.Store32(block+process.HeapBlockState, 0)
-		}
-		if next <= seg && next != 0 && block == 0 && next < slot {
-			return // frames only go forward within a slot: a chain that turns back was written by a dying process
 		}
 		seg = next
 	}

@@ -27,6 +27,7 @@ from . import error as _error
 METHODS: Final = ("fork", "forkserver", "spawn")
 _REQUEST: Final = struct.Struct("<cq")
 _REPLY: Final = struct.Struct("<qq")
+_UNKNOWN: Final = 1 << 20  # no exit code
 
 
 def method_of(context: Any, start_method: str | None) -> str:
@@ -239,9 +240,10 @@ class ForkServerStarter:
     def exit_code(self, pid: int) -> int | None:
         """Exit code of a worker that is dead: it is the server's child, so the server knows."""
         try:
-            return self._ask(b"W", pid)
+            code = self._ask(b"W", pid)
         except (OSError, _error.EngineError):
             return None
+        return None if code == _UNKNOWN else code
 
     def close(self) -> None:
         """End the server. Repeatable."""
@@ -265,13 +267,15 @@ def serve_forks(fd: int) -> NoReturn:
     fds.frombytes(raw[0][2][: 4 * fds.itemsize])
     _worker.follow_master(fds[2])
     arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
+    ended: dict[int, int] = {}  # exit codes nobody has asked for yet
     while True:
         request = sock.recv(_REQUEST.size, socket.MSG_WAITALL)
+        _reap(ended)
         if len(request) < _REQUEST.size:
             os._exit(0)
         what, value = _REQUEST.unpack(request)
         if what == b"W":
-            sock.sendall(_REPLY.pack(_reap(value), 0))
+            sock.sendall(_REPLY.pack(ended.pop(value, _UNKNOWN), 0))
             continue
         try:
             pid = os.fork()
@@ -284,11 +288,16 @@ def serve_forks(fd: int) -> NoReturn:
         sock.sendall(_REPLY.pack(pid, 0))
 
 
-def _reap(pid: int) -> int:
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:
-        return 0
+def _reap(ended: dict[int, int]) -> None:
+    """Collect the workers that have died. The engine has seen the death of one it asks about, so it is here."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        ended[pid] = os.waitstatus_to_exitcode(status)
 
 
 def _forked(index: int, number: int, arena: memoryview, fds: list[int]) -> NoReturn:

@@ -312,7 +312,7 @@ class Worker:
         if cancel:
             status = L.STOPPED
         elif (
-            kind or nbuf or flags & _UNUSUAL or block < count
+            kind or nbuf or flags & _UNUSUAL or block < count or self.channel.max_tasks
             or serial != functions.serial or not (flags & L.STATELESS or job == functions.job)
         ):  # fmt: skip
             status = self._read_and_run(done, kind, flags, nbuf, nbytes, serial, blob, block, budget, anchors)
@@ -403,9 +403,12 @@ class Worker:
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = now = monotonic_ns()
         at = done.done + len(results)
+        most = count  # tasks that this worker may still run
+        if self.channel.max_tasks:
+            most = min(count, max(self.channel.max_tasks - self.tasks, 1))
         while True:
             if error is None:
-                n = min(block, count - at)
+                n = min(block, most - at)
                 L.RUNNING.pack_into(arena, running_at, now, at, n)
                 want = len(results) + n
                 try:
@@ -434,7 +437,7 @@ class Worker:
                     done.put(results)
                 self.tasks += count
                 return L.COMPLETE
-            stop = L.WORD32.unpack_from(arena, cancel_at)[0] or budget and now - start >= budget
+            stop = at >= most or L.WORD32.unpack_from(arena, cancel_at)[0] or budget and now - start >= budget
             if results and (stop or now - flushed >= FLUSH_NS):
                 done.put(results)
                 results = []
