@@ -1,3 +1,3 @@
-"""The one place where the version of the Python package is written; the build reads it from here."""
+"""The version of the Python package; pyproject.toml has the same, and a test compares the two."""
 
 __version__ = version = "0.1.0"
