@@ -13,6 +13,7 @@ import importlib
 import io
 import marshal
 import pickle
+import reprlib
 import sys
 import types
 from collections.abc import Callable
@@ -71,8 +72,9 @@ class Encoder:
     def __init__(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot
 
-    def encode(self, obj: Any, plain: Callable[[Any], Encoded], what: str) -> Encoded:
-        """Encode `obj`; `what` names it in errors."""
+    def encode(self, obj: Any, plain: Callable[[Any], Encoded], what: str | Callable[..., Any]) -> Encoded:
+        """Encode `obj`; `what` names it in errors: words, or the function itself, whose repr may be as long as the data it
+        carries and is made only then."""
         try:
             encoded = plain(obj)
         except Exception as error:  # pickling runs user code, and C pickle raises several types for the same cause
@@ -137,8 +139,11 @@ def encode_by_value(obj: Any) -> Encoded:
     return PICKLE, _dump(obj, None, large), large
 
 
-def unpicklable(what: str, error: Exception, second: Exception) -> _error.PicklingError:
+def unpicklable(what: str | Callable[..., Any], error: Exception, second: Exception) -> _error.PicklingError:
     """The error that says what could not be pickled and what to do."""
+    if not isinstance(what, str):
+        name = getattr(what, "__qualname__", None)
+        what = f"the function {getattr(what, '__module__', '?')}.{name}" if name else f"the function {reprlib.repr(what)}"
     text = f"{what} cannot be pickled: {type(error).__name__}: {error}"
     if second is not error:
         text += f"; by value: {type(second).__name__}: {second}"

@@ -141,7 +141,7 @@ class Runner:
         known = self.plain.get(id(func))
         if known is not None and known[0] is func and known[1].stored:
             return None
-        return self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")
+        return self.encoder.encode(func, encode_pickle, func)
 
     def function(self, func: Any, encoded: Encoded | None) -> tuple[Function, bool, int]:
         """The stored function, whether it is a plain reference without state, and its key in the table of task times. Under
@@ -150,7 +150,7 @@ class Runner:
             known = self.plain.get(id(func))
             if known is not None and known[1].stored:
                 return known[1], True, known[2]
-            encoded = self.encoder.encode(func, encode_pickle, f"the function {_name(func)}")  # dropped just now
+            encoded = self.encoder.encode(func, encode_pickle, func)  # dropped just now
         stored = self.blobs.function(encoded)
         key = self.time_key(func)
         if type(func) is types.FunctionType and self.encoder.is_reference(func, encoded[1]):
@@ -353,11 +353,6 @@ def _in_band(obj: Any) -> Encoded:
     import pickle
 
     return 0, pickle.dumps(obj, 5), []
-
-
-def _name(func: Any) -> str:
-    name = getattr(func, "__qualname__", None)
-    return repr(func) if name is None else f"{getattr(func, '__module__', '?')}.{name}"
 
 
 def shut_down(runner: Runner) -> None:
