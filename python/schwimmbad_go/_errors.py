@@ -100,7 +100,7 @@ def _survives(error: BaseException) -> bytes | None:
     try:
         data = pickle.dumps(error, 5)
         pickle.loads(data)
-    except BaseException:
+    except BaseException:  # user code again, which may raise even SystemExit; the record tells the story without it
         return None
     return data
 
