@@ -80,7 +80,8 @@ def test_killed_between_results_of_an_imap(clean: None, fresh: Any, kind: PoolKi
 
 @pytest.mark.parametrize("what", traps.DEATHS)
 def test_dies_right_after_a_task(clean: None, fresh: Any, kind: PoolKind, what: str) -> None:
-    """The result was sent, or was not: it arrives, or is a WorkerLost. Neighbours are never harmed."""
+    """The result was sent, or was not: it arrives, or is a WorkerLost. So is that of a task which the worker has begun by
+    then; the result was not safe if the task ran again, and killed another worker. Nobody else is harmed."""
     kind.needs("workers", "pickling")
     pool = fresh(2)
     func = functools.partial(traps.fail_afterwards, what, os.getpid(), 5)
@@ -88,7 +89,8 @@ def test_dies_right_after_a_task(clean: None, fresh: Any, kind: PoolKind, what: 
         results = pool.map(func, range(12), chunksize=chunksize, return_exceptions=True)
         assert len(results) == 12
         for n, value in enumerate(results):
-            assert value == n * n or (n == 5 and isinstance(value, WorkerLost))
+            assert value == n * n or (isinstance(value, WorkerLost) and value.index == n)
+        assert sum(isinstance(value, WorkerLost) for value in results) <= 2
         usable(pool)
 
 
