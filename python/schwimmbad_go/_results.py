@@ -235,7 +235,7 @@ class ResultIterator(Iterator[R]):
         except StopIteration:
             self._ended = True
             return True
-        except BaseException:
+        except BaseException:  # passed on
             # A generator that has raised is finished; without this the next call would look like a normal end
             # anyway.
             self._ended = True

@@ -75,7 +75,7 @@ class Runner:
         self.blobs = Blobs(self.engine, workers)
         try:
             self._start(method, initializer)
-        except BaseException:
+        except BaseException:  # a failed start or Ctrl-C in it: no worker may stay behind
             self.terminate()
             self.join()
             raise
@@ -201,7 +201,7 @@ class Runner:
                     self.snapshot.again()
                     self.plain.clear()
                 self.starter.start(index)
-            except BaseException:
+            except BaseException:  # whatever kept this thread from it: the places go to another caller
                 for missed in needs[k:]:
                     engine.lib.swg_attach(engine.handle, missed, 0, 0)
                 raise
@@ -234,11 +234,23 @@ class Runner:
             kill = isinstance(error, KeyboardInterrupt) and not isinstance(error, _error.PoolError)
             self.engine.lib.swg_cancel(job.port.handle, job.id, kill)  # it may be unknown by now: nothing is lost
 
+    def _open(self, call: Call, static: bool) -> Job:
+        """A job on a port of its own."""
+        port = self.acquire()
+        try:
+            return Job(self, call, port, static)
+        except BaseException:  # the tasks' own __iter__ raised: the port must not be lost with it
+            self.release(port)
+            raise
+
+    def _close(self, job: Job) -> None:
+        self.ended(job.id)
+        self.release(job.port)
+
     def collect(self, call: Call, job_flags: int = 0) -> list[Any]:
         """Run a call and return its results in input order."""
         call.ordered = False
-        port = self.acquire()
-        job = Job(self, call, port, True)
+        job = self._open(call, True)
         try:
             if job.source.n == 0:
                 return []
@@ -248,13 +260,11 @@ class Runner:
             self._give_up(job, error)
             raise
         finally:
-            self.ended(job.id)
-            self.release(port)
+            self._close(job)
 
     def stream(self, call: Call) -> Generator[tuple[int, list[Any]], None, None]:
         """Run a call and yield its results as they come."""
-        port = self.acquire()
-        job = Job(self, call, port, False)
+        job = self._open(call, False)
         try:
             if job.source.n == 0:
                 return
@@ -264,8 +274,7 @@ class Runner:
             self._give_up(job, error)
             raise
         finally:
-            self.ended(job.id)
-            self.release(port)
+            self._close(job)
 
     def broadcast(self, call: Call) -> list[Any]:
         """Run a call of one task per worker, each on another worker."""
