@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
@@ -18,80 +19,92 @@ type EngineConfig struct {
 	Command    []string // program that the engine starts as a worker; nil: the caller starts workers and calls Attach
 	Env        []string // its environment, nil: the caller's
 	MaxTasks   int      // a worker leaves after so many tasks and is replaced, 0: never
+
+	Comm    *Comm  // its other ranks work as well; Workers may then be 0
+	PerRank int    // workers of each, 0: one
+	Setup   []byte // what they set themselves up with, as a frame; nil: as their own script says
 }
 
 // Engine feeds the worker processes of one pool. All methods may be called from any goroutine or thread; a call that
 // waits drives the transport itself, in the caller's thread, so that a small map needs no hand-off between threads.
 type Engine struct {
-	mu     sync.Mutex
-	cfg    EngineConfig
-	sched  *dispatch.Scheduler
-	tr     *process.Transport
-	ports  [process.PortCount]*port
-	chunks []*chunk // by slab index of the chunk id
-	jobs   map[dispatch.JobID]*job
+	mu sync.Mutex
+	crew
+	fleet *fleet // nil: all workers are of the crew
+	total int    // workers
+	cfg   EngineConfig
+	sched *dispatch.Scheduler
+	ports [process.PortCount]*port
+	jobs  map[dispatch.JobID]*job
 
-	backlog  []uint64   // records that did not fit in the pipe yet
-	answers  []uint64   // scratch
-	frame    wire.Frame // scratch
-	postSeq  uint64
-	inFlight int                        // posted and unanswered, over all jobs
-	leading  bool                       // some thread is in tr.Wait
-	timed    int                        // jobs with a time limit per task
-	suspects bool                       // a dead worker may have taken a chunk along
-	missing  map[dispatch.ChunkID]int64 // chunks in nobody's hands, and since when
-
-	needs    []int         // workers to be started by the caller
-	starting map[int]bool  // places handed to a caller who has not attached a worker yet
-	ended    map[int]int64 // workers that we ended, and the task in the chunk they were ended for (-1: a job given up)
-	crashes  int           // workers that died in a row before saying hello
-	failure  error         // workers cannot be started: told to every caller until the next Begin
-	failOff  uint64
-	lossTag  uint64
-	losses   map[uint64]loss
-	pinned   []uint64 // slots that workers hold views of beyond their chunk
+	frame   wire.Frame // scratch
+	leading bool       // some thread is in the transport's Wait
+	failure error      // workers cannot be started: told to every caller until the next Begin
+	failOff uint64
+	lossTag uint64
+	losses  map[uint64]loss
 
 	closing    bool // no new jobs; workers leave when the last one has ended
 	terminated bool
-	hungUp     bool
 	freed      bool
 	waiters    int // threads behind the one that watches
 	inside     int // calls in progress that use the arena
 	joining    int // threads in Join
 
-	lost, retired, bytesOut int64
-}
-
-// loss is what is known of a worker's end.
-type loss struct {
-	exit    process.Exit
-	timeout bool
+	bytesOut int64
 }
 
 // OpenEngine makes an engine; no worker is started yet.
 func OpenEngine(cfg EngineConfig) (*Engine, error) {
-	if cfg.Workers < 1 || cfg.Workers > 1<<16 {
+	if cfg.Workers < 1 && (cfg.Comm == nil || cfg.Workers < 0) || cfg.Workers > 1<<16 {
 		return nil, fail(CodeArgument, "number of workers must be between 1 and 65536, not %d", cfg.Workers)
 	}
 	if cfg.MaxTasks < 0 || cfg.MaxTasks > 1<<31-1 {
 		return nil, fail(CodeArgument, "tasks per worker must be between 0 and 2147483647, not %d", cfg.MaxTasks)
 	}
-	tr, err := process.Open(cfg.Workers, cfg.ArenaBytes)
-	if err != nil {
-		return nil, &Error{CodeMemory, err}
+	e := &Engine{cfg: cfg, total: cfg.Workers, jobs: make(map[dispatch.JobID]*job), losses: make(map[uint64]loss)}
+	plan := dispatch.Config{Workers: cfg.Workers}
+	if cfg.Comm != nil {
+		var err error
+		if plan, err = e.enlist(cfg); err != nil {
+			return nil, err
+		}
 	}
-	e := &Engine{
-		cfg: cfg, tr: tr,
-		sched:  dispatch.New(dispatch.Config{Workers: cfg.Workers}),
-		jobs:   make(map[dispatch.JobID]*job),
-		losses: make(map[uint64]loss), starting: make(map[int]bool), ended: make(map[int]int64),
+	e.sched = dispatch.New(plan)
+	if err := e.open(e, cfg.Workers, cfg.ArenaBytes, cfg.MaxTasks, cfg.Command, cfg.Env); err != nil {
+		return nil, err
 	}
-	for i := range cfg.Workers {
-		tr.ResetCell(i)
-		e.starting[i] = cfg.Command == nil
+	if e.fleet != nil {
+		e.busy, e.tr.Discard, e.tr.Unmap = e.fleet.busy, mpix.Discard, mpix.Unmap
+		cfg.Comm.begin(e.fleet, e.tr.Kick)
+		e.fleet.open(cfg.Setup)
+		if err := e.fleet.flush(); err != nil {
+			return nil, err
+		}
 	}
-	tr.Store(process.CtlMaxTasks, uint64(max(cfg.MaxTasks, 0)))
 	return e, nil
+}
+
+// enlist makes the ranks of a communicator workers of this engine.
+func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
+	c := cfg.Comm
+	switch {
+	case c.Rank() != 0 || !c.ready:
+		return dispatch.Config{}, fail(CodeArgument, "rank %d of this communicator has no pool to open", c.Rank())
+	case c.fleet != nil:
+		return dispatch.Config{}, fail(CodeArgument, "a pool is open on this communicator: close it first")
+	case c.Broken():
+		return dispatch.Config{}, fail(CodeRankLost, "a rank of this communicator has died")
+	}
+	e.fleet = newFleet(e, c, cfg.Workers, max(cfg.PerRank, 1))
+	for _, l := range e.fleet.lanes[1:] {
+		e.total += l.workers
+	}
+	if e.total == 0 {
+		return dispatch.Config{}, fail(CodeArgument, "one rank without workers of its own has nobody to work")
+	}
+	// One chunk at each worker, one behind it, and some more to hand out at once.
+	return dispatch.Config{Workers: e.total, Depth: 2*e.total + min(e.total, 32)}, nil
 }
 
 // Start starts the workers of an engine that has a command for them.
@@ -126,22 +139,10 @@ func (e *Engine) MasterFds() [5]int { return e.tr.MasterFds() }
 func (e *Engine) Attach(i, pid int, child bool) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.freed || i < 0 || i >= e.cfg.Workers {
-		return fail(CodeArgument, "no worker %d in a pool of %d", i, e.cfg.Workers)
+	if e.freed {
+		return fail(CodeHandle, "the engine is closed")
 	}
-	if e.tr.Workers[i].Pid != 0 {
-		return fail(CodeArgument, "worker %d is there already (pid %d)", i, e.tr.Workers[i].Pid)
-	}
-	delete(e.starting, i)
-	if pid <= 0 {
-		e.replace(i) // another caller may have more luck
-		return nil
-	}
-	if err := e.tr.Attach(i, pid, child); err != nil {
-		e.needs = append(e.needs, i) // most likely it is dead already
-		return &Error{CodeSystem, err}
-	}
-	return nil
+	return e.attach(i, pid, child)
 }
 
 // WorkerPid is the process id of worker i, 0 while there is none; one that has just died counts as none.
@@ -184,6 +185,10 @@ func (e *Engine) Close() {
 func (e *Engine) hangUpIfIdle() {
 	if e.closing && !e.hungUp && !e.freed && len(e.jobs) == 0 {
 		e.hungUp = true
+		if e.fleet != nil {
+			e.fleet.tell(wire.Message{Kind: wire.MsgClose})
+			_ = e.fleet.flush() // what fails here fails again in Join, which says so
+		}
 		e.tr.HangUp()
 		e.tr.Kick()
 	}
@@ -195,6 +200,13 @@ func (e *Engine) Terminate() {
 	defer e.mu.Unlock()
 	if e.freed {
 		return
+	}
+	if e.fleet != nil && !e.hungUp {
+		for _, j := range e.jobs {
+			e.fleet.cancel(j, true)
+		}
+		e.fleet.tell(wire.Message{Kind: wire.MsgClose})
+		_ = e.fleet.flush() // what fails here fails again in Join, which says so
 	}
 	e.closing, e.terminated, e.hungUp = true, true, true
 	for i := range e.tr.Workers {
@@ -215,7 +227,7 @@ func (e *Engine) Join(timeoutMs int) (int, error) {
 	e.joining++
 	defer func() { e.joining-- }()
 	end := process.Monotonic() + int64(timeoutMs)*1e6
-	for !e.freed && e.tr.Alive() > 0 {
+	for !e.freed && e.left() > 0 {
 		left := end - process.Monotonic()
 		if left <= 0 {
 			break
@@ -234,7 +246,17 @@ func (e *Engine) Join(timeoutMs int) (int, error) {
 	if e.freed {
 		return 0, nil
 	}
-	return e.tr.Alive(), nil
+	return e.left(), nil
+}
+
+// left counts what must end before the memory can go: workers on this machine, and the ranks together as one while MPI still reads
+// or writes here.
+func (e *Engine) left() int {
+	n := e.tr.Alive()
+	if f := e.fleet; f != nil && !f.comm.Broken() && f.unsent() {
+		n++
+	}
+	return n
 }
 
 // Free gives back every descriptor and the mapping; workers that still run are killed by the end of their lifeline.
@@ -254,6 +276,12 @@ func (e *Engine) Free() error {
 		e.mu.Unlock()
 		process.Nap(1e5)
 		e.mu.Lock()
+	}
+	if e.fleet != nil {
+		e.fleet.comm.begin(nil, nil)
+		if e.fleet.unsent() {
+			e.tr.Abandon() // a rank is gone: what MPI still means to read or write there stays
+		}
 	}
 	if err := e.tr.Close(); err != nil {
 		return &Error{CodeSystem, err}
@@ -283,6 +311,11 @@ func (e *Engine) Stats() Stats {
 		return s
 	}
 	s.Workers = int64(e.tr.Alive())
+	if e.fleet != nil {
+		s.Workers += int64(e.total - e.cfg.Workers)
+		s.BusyNanos = c.Busy // the ranks' clocks are not at hand: what their answers said
+		return s
+	}
 	for i := range e.cfg.Workers {
 		s.BusyNanos += int64(e.tr.Load(e.tr.Cell(i) + process.CellBusy))
 	}

@@ -21,12 +21,14 @@ const (
 	CodeTerminated  Code = -8  // the pool was terminated while the call waited
 	CodeUnsupported Code = -9  // this platform has no such transport
 	CodePorts       Code = -10 // more concurrent callers than ports
+	CodeMPI         Code = -11 // MPI is not running, or reported an error
+	CodeRankLost    Code = -12 // the process of an MPI rank has died; the job cannot go on
 )
 
 var codeNames = map[Code]string{
 	CodeInternal: "internal", CodeHandle: "handle", CodeArgument: "argument", CodeMemory: "memory",
 	CodeSystem: "system", CodeInit: "init", CodeStart: "start", CodeTerminated: "terminated",
-	CodeUnsupported: "unsupported", CodePorts: "ports",
+	CodeUnsupported: "unsupported", CodePorts: "ports", CodeMPI: "mpi", CodeRankLost: "rank_lost",
 }
 
 // String is the name of the code in the C header, lower case.
@@ -40,7 +42,7 @@ func (c Code) String() string {
 // Codes lists every code.
 func Codes() []Code {
 	all := make([]Code, 0, len(codeNames))
-	for c := CodeInternal; c >= CodePorts; c-- {
+	for c := CodeInternal; c >= CodeRankLost; c-- {
 		all = append(all, c)
 	}
 	return all

@@ -5,7 +5,6 @@ package pools
 import (
 	"encoding/binary"
 	"slices"
-	"syscall"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
@@ -135,7 +134,7 @@ func (e *Engine) offer(p *port, j *job) bool {
 			return true // tried again when a slot comes back
 		}
 		c := e.slab(o.Chunk)
-		*c = chunk{id: o.Chunk, job: j, slot: slot, room: room, count: o.Count, first: o.First}
+		*c = chunk{id: o.Chunk, job: j, slot: slot, room: room, count: o.Count, first: o.First, timeout: j.timeout}
 		e.writeHeader(c, o)
 		i := len(p.offers)
 		p.offers = append(p.offers, c)
@@ -165,24 +164,6 @@ func (e *Engine) writeHeader(c *chunk, o dispatch.Offer) {
 		Count: uint32(o.Count), Block: uint32(o.Block), Func: c.job.blob, Nanos: uint64(o.Budget), Extra: c.job.blobAt,
 	}
 	h.Put(b[process.SlotFrame:])
-}
-
-// slab returns the engine's record for a chunk id, growing the table.
-func (e *Engine) slab(id dispatch.ChunkID) *chunk {
-	i := int(uint32(id))
-	for len(e.chunks) <= i {
-		e.chunks = append(e.chunks, new(chunk))
-	}
-	return e.chunks[i]
-}
-
-// chunk finds a live chunk by its id.
-func (e *Engine) chunk(id dispatch.ChunkID) *chunk {
-	i := int(uint32(id))
-	if i >= len(e.chunks) || e.chunks[i].id != id || e.chunks[i].slot == 0 {
-		return nil
-	}
-	return e.chunks[i]
 }
 
 func (e *Engine) endIfFinished(j *job) {
@@ -238,14 +219,17 @@ func (e *Engine) Cancel(id int64, kill bool) {
 	}
 	if kill {
 		for i := range e.tr.Workers {
-			if c := e.chunk(dispatch.ChunkID(e.tr.Load(e.tr.Cell(i) + process.CellClaim))); c != nil && c.job == j && c.posted {
-				// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
-				_ = e.tr.Signal(i, syscall.SIGKILL)
-				e.ended[i] = -1
+			if c := e.claimed(i); c != nil && c.job == j {
+				e.end(i, -1)
 			}
 		}
 	}
+	if e.fleet != nil {
+		e.fleet.cancel(j, kill)
+	}
 	e.cancel(j)
+	// Best tried at once; if it cannot be, the next call that waits does it, and says why it could not.
+	_ = e.push()
 }
 
 func (e *Engine) cancel(j *job) {

@@ -18,6 +18,9 @@ func (e *Engine) Alloc(size uint64) (off, capacity uint64, err error) {
 	if err != nil {
 		return 0, 0, &Error{CodeMemory, err}
 	}
+	if e.fleet != nil {
+		e.fleet.allocated(off)
+	}
 	return off, capacity, nil
 }
 
@@ -27,6 +30,14 @@ func (e *Engine) FreeRange(off uint64) error {
 	defer e.mu.Unlock()
 	if e.freed {
 		return nil
+	}
+	if e.fleet != nil {
+		if e.fleet.stamps[off] == 0 {
+			return fail(CodeArgument, "offset %d was not allocated", off)
+		}
+		if e.fleet.dropped(off); e.fleet.busy(off) {
+			return nil
+		}
 	}
 	if !e.tr.Free(off) {
 		return fail(CodeArgument, "offset %d was not allocated", off)

@@ -99,21 +99,6 @@ type job struct {
 	perTask      int64 // bytes, from the last chunk encoded
 }
 
-// chunk is the engine's knowledge of one chunk id.
-type chunk struct {
-	id     dispatch.ChunkID
-	job    *job
-	slot   uint64
-	room   uint64
-	count  int
-	first  int64
-	bytes  int64
-	posted bool
-	seq    uint64
-	asking uint32 // status of the question, 0 none
-	killed bool   // its worker was ended for exceeding the time limit
-}
-
 // poke wakes the thread of a port that waits behind the one that watches. A futex in the port's own words, not a
 // channel with a timer: Go's timers open an epoll instance and an eventfd for good, and a signal to the waiting thread
 // would go unseen until the timer fires.
@@ -179,6 +164,11 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	if e.closing {
 		return 0, fail(CodeTerminated, "the pool is closed")
 	}
+	if e.fleet != nil {
+		if err := e.fleet.checkThread(); err != nil {
+			return 0, err
+		}
+	}
 	a := p.words[process.PortParams:]
 	spec := dispatch.JobSpec{
 		Tasks: a[0], Func: uint32(a[1]), Chunk: int(a[2]), Retries: int(a[3]),
@@ -192,9 +182,12 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	}
 	broadcast := a[4]&JobBroadcast != 0
 	if broadcast {
-		spec.Tasks, spec.Chunk = int64(e.cfg.Workers), 1
+		spec.Tasks, spec.Chunk = int64(e.total), 1
 	}
 	e.failure, e.crashes = nil, 0
+	if e.fleet != nil {
+		e.failure, e.failOff = e.fleet.failure, e.fleet.failOff // a rank that cannot work does not come back
+	}
 	e.askForWorkers()
 	e.releaseHeld(p)
 	if err := e.submit(p, 0, false); err != nil { // offers of a job that was given up
@@ -261,7 +254,7 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 	}
 	mode &= 255
 	for {
-		if err := e.flush(); err != nil {
+		if err := e.push(); err != nil {
 			return 0, err
 		}
 		if err := e.check(p); err != nil {
@@ -414,26 +407,22 @@ func (e *Engine) submitChunk(c *chunk, last bool) error {
 		e.freeSlot(c)
 		return nil
 	}
-	c.count, c.bytes, c.posted = count, bytes, true
-	e.postSeq++
-	c.seq = e.postSeq
-	e.inFlight++
-	e.backlog = append(e.backlog, c.record())
+	c.count, c.bytes = count, bytes
+	e.launch(c)
+	if e.fleet != nil {
+		e.fleet.post(c)
+	} else {
+		e.post(c)
+	}
 	return nil
 }
 
-func (c *chunk) record() uint64 {
-	return uint64(wire.ChunkRecord(uint32(c.slot/process.PageSize), c.id.Generation()))
-}
-
-func (e *Engine) flush() error {
-	if len(e.backlog) == 0 || e.hungUp {
-		return nil
+// push hands on what waits: to the ranks, and to the workers on this machine.
+func (e *Engine) push() error {
+	if e.fleet != nil {
+		if err := e.fleet.flush(); err != nil {
+			return err
+		}
 	}
-	n, err := e.tr.Post(e.backlog)
-	e.backlog = e.backlog[:copy(e.backlog, e.backlog[n:])]
-	if err != nil {
-		return &Error{CodeSystem, err}
-	}
-	return nil
+	return e.flush()
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // freeSlot gives back the slot of a chunk and forgets the chunk.
-func (e *Engine) freeSlot(c *chunk) {
+func (w *crew) freeSlot(c *chunk) {
 	if c.slot != 0 {
-		e.freeAt(c.slot)
+		w.freeAt(c.slot)
 		c.slot = 0
 	}
 	c.asking, c.killed, c.job = 0, false, nil
@@ -18,38 +18,41 @@ func (e *Engine) freeSlot(c *chunk) {
 
 // freeAt recycles a slot and the heap blocks that its answer lies in. A slot that a worker still holds views of comes back
 // when the worker says so.
-func (e *Engine) freeAt(slot uint64) {
-	e.freeBlocks(slot)
-	if e.tr.Load32(slot+process.ReplyPinned) != 0 {
-		e.pinned = append(e.pinned, slot)
+func (w *crew) freeAt(slot uint64) {
+	if w.busy != nil && w.busy(slot) {
 		return
 	}
-	e.tr.Free(slot)
+	w.freeBlocks(slot)
+	if w.tr.Load32(slot+process.ReplyPinned) != 0 {
+		w.pinned = append(w.pinned, slot)
+		return
+	}
+	w.tr.Free(slot)
 }
 
 // freeBlocks marks the heap blocks of an answer free: the worker that owns them may use them again. The chain is bounded,
 // because a dying process may have written it.
-func (e *Engine) freeBlocks(slot uint64) {
-	seg := e.tr.Load(slot + process.ReplySegments)
-	for n := 0; seg != 0 && seg <= e.tr.Len()-headerSize && n < wire.MaxBuffers; n++ {
-		next, block := e.tr.Load(seg+offNext), e.tr.Load(seg+offBlock)
-		if block != 0 && block <= e.tr.Len()-process.HeapBlockHead {
-			e.tr.Store32(block+process.HeapBlockState, 0)
+func (w *crew) freeBlocks(slot uint64) {
+	seg := w.tr.Load(slot + process.ReplySegments)
+	for n := 0; seg != 0 && seg <= w.tr.Len()-headerSize && n < wire.MaxBuffers; n++ {
+		next, block := w.tr.Load(seg+offNext), w.tr.Load(seg+offBlock)
+		if block != 0 && block <= w.tr.Len()-process.HeapBlockHead {
+			w.tr.Store32(block+process.HeapBlockState, 0)
 		}
 		seg = next
 	}
 }
 
-func (e *Engine) unpin() {
-	kept := e.pinned[:0]
-	for _, slot := range e.pinned {
-		if e.tr.Load32(slot+process.ReplyPinned) != 0 {
+func (w *crew) unpin() {
+	kept := w.pinned[:0]
+	for _, slot := range w.pinned {
+		if w.tr.Load32(slot+process.ReplyPinned) != 0 {
 			kept = append(kept, slot)
 		} else {
-			e.tr.Free(slot)
+			w.tr.Free(slot)
 		}
 	}
-	e.pinned = kept
+	w.pinned = kept
 }
 
 func (e *Engine) releaseHeld(p *port) {

@@ -9,11 +9,15 @@ import (
 	"github.com/schwimmbad-go/schwimmbad-go/pools"
 )
 
-// entry is what a handle stands for: an engine, or one port of it.
+// entry is what a handle stands for: an engine, one port of it, a communicator, or a serving rank.
 type entry struct {
 	engine *pools.Engine
 	port   int // -1: the engine itself
+	comm   *pools.Comm
+	rank   *pools.Rank
 }
+
+func (e entry) open() bool { return e.engine != nil || e.comm != nil || e.rank != nil }
 
 // slab hands out integers for objects of this side. Reading it takes no lock, since every engine call does so; a closed
 // handle leaves a hole that is never filled again, so a stale handle is recognised.
@@ -42,7 +46,7 @@ func (s *slab) get(h int64) (entry, bool) {
 		return entry{}, false
 	}
 	e := (*p)[h-1]
-	return e, e.engine != nil
+	return e, e.open()
 }
 
 // drop makes every handle for which gone says so invalid.
@@ -55,7 +59,7 @@ func (s *slab) drop(gone func(h int64, e entry) bool) {
 	}
 	next := append([]entry(nil), *p...)
 	for i, e := range next {
-		if e.engine != nil && gone(int64(i+1), e) {
+		if e.open() && gone(int64(i+1), e) {
 			next[i] = entry{}
 		}
 	}

@@ -57,7 +57,7 @@ func badHandle(h int64) int64 {
 func onPool(h int64, f func(*pools.Engine) (int64, error)) (rc int64) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
-	if !ok || e.port >= 0 {
+	if !ok || e.engine == nil || e.port >= 0 {
 		return badHandle(h)
 	}
 	v, err := f(e.engine)
@@ -79,8 +79,21 @@ func swg_code_name(code int32) *C.char { return codeNames[int(code)] }
 //export swg_open
 func swg_open(c *C.swg_config) (rc int64) {
 	defer guard(&rc)
+	cfg, err := config(c)
+	if err != nil {
+		return failed(err)
+	}
+	e, err := pools.OpenEngine(cfg)
+	if err != nil {
+		return failed(err)
+	}
+	return handles.put(entry{engine: e, port: -1})
+}
+
+// config reads the caller's configuration.
+func config(c *C.swg_config) (pools.EngineConfig, error) {
 	if c == nil || c.abi != C.SWG_ABI {
-		return failed(&pools.Error{Code: pools.CodeArgument, Err: fmt.Errorf("the caller was made for another version of the engine (this one: %d)", pools.ABI)})
+		return pools.EngineConfig{}, &pools.Error{Code: pools.CodeArgument, Err: fmt.Errorf("the caller was made for another version of the engine (this one: %d)", pools.ABI)}
 	}
 	cfg := pools.EngineConfig{
 		Workers: int(c.workers), ArenaBytes: uint64(c.arena_bytes), MaxTasks: int(c.max_tasks), Command: stringList(c.command),
@@ -88,11 +101,7 @@ func swg_open(c *C.swg_config) (rc int64) {
 	if cfg.Command != nil {
 		cfg.Env = environment()
 	}
-	e, err := pools.OpenEngine(cfg)
-	if err != nil {
-		return failed(err)
-	}
-	return handles.put(entry{e, -1})
+	return cfg, nil
 }
 
 // environment is the process's own, as it is now: Go's copy was made when the library was loaded.
@@ -128,16 +137,25 @@ func swg_start(h int64) int32 {
 //export swg_get_info
 func swg_get_info(h int64, out *C.swg_info) int32 {
 	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		addr, n, _ := e.Arena()
-		out.address, out.length = C.uint64_t(addr), C.uint64_t(n)
-		for i, fd := range e.WorkerFds() {
-			out.worker_fds[i] = C.int32_t(fd)
-		}
-		for i, fd := range e.MasterFds() {
-			out.master_fds[i] = C.int32_t(fd)
-		}
+		fillInfo(out, e)
 		return 0, nil
 	}))
+}
+
+// fillInfo tells what the workers of an engine, or of a serving rank, share with it.
+func fillInfo(out *C.swg_info, x interface {
+	Arena() (uintptr, uint64, int)
+	WorkerFds() [4]int
+	MasterFds() [5]int
+}) {
+	addr, n, _ := x.Arena()
+	out.address, out.length = C.uint64_t(addr), C.uint64_t(n)
+	for i, fd := range x.WorkerFds() {
+		out.worker_fds[i] = C.int32_t(fd)
+	}
+	for i, fd := range x.MasterFds() {
+		out.master_fds[i] = C.int32_t(fd)
+	}
 }
 
 //export swg_get_stats

@@ -25,7 +25,7 @@ func swg_port_open(h int64, offset *C.uint64_t) int64 {
 			return 0, err
 		}
 		*offset = C.uint64_t(off)
-		return handles.put(entry{e, i}), nil
+		return handles.put(entry{engine: e, port: i}), nil
 	})
 }
 
@@ -33,7 +33,7 @@ func swg_port_open(h int64, offset *C.uint64_t) int64 {
 func onPort(h int64, f func(*pools.Engine, int) (int64, error)) (rc int64) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
-	if !ok || e.port < 0 {
+	if !ok || e.engine == nil || e.port < 0 {
 		return badHandle(h)
 	}
 	v, err := f(e.engine, e.port)
@@ -56,7 +56,7 @@ func swg_port_close(h int64) int32 {
 func swg_begin(h int64) (rc int64) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
-	if !ok || e.port < 0 {
+	if !ok || e.engine == nil || e.port < 0 {
 		return badHandle(h)
 	}
 	id, err := e.engine.Begin(e.port)
@@ -70,7 +70,7 @@ func swg_begin(h int64) (rc int64) {
 func swg_step(h int64, submitted, wait int32) (rc int32) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
-	if !ok || e.port < 0 {
+	if !ok || e.engine == nil || e.port < 0 {
 		return int32(badHandle(h))
 	}
 	flags, err := e.engine.Step(e.port, int(submitted), int(wait))

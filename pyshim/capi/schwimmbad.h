@@ -32,6 +32,8 @@ extern "C" {
 #define SWG_E_TERMINATED (-8)   /* the pool was closed or terminated */
 #define SWG_E_UNSUPPORTED (-9)  /* this platform has no such transport */
 #define SWG_E_PORTS (-10)       /* more concurrent callers than ports */
+#define SWG_E_MPI (-11)         /* MPI is not running, or reported an error */
+#define SWG_E_RANK_LOST (-12)   /* the process of an MPI rank has died; the job cannot go on */
 
 typedef struct swg_config {
     uint32_t abi;          /* SWG_ABI */
@@ -52,6 +54,19 @@ typedef struct swg_info {
 typedef struct swg_stats {
     int64_t tasks, chunks, retries, lost, retired, bytes_in, bytes_out, busy_nanos, workers, in_flight, jobs;
 } swg_stats;
+
+typedef struct swg_mpi_info {
+    int32_t initialized, finalized;
+    int32_t level;         /* of thread support, MPI_THREAD_SINGLE 0 to MPI_THREAD_MULTIPLE 3; -1 before MPI runs */
+    int32_t main_thread;   /* this thread started MPI */
+    int32_t rank, size;    /* in MPI_COMM_WORLD; 0 before MPI runs */
+    char version[256];     /* of the MPI library */
+} swg_mpi_info;
+
+typedef struct swg_peer {
+    int32_t pid, workers;  /* 0 before the rank has said hello */
+    char host[256];
+} swg_peer;
 
 /* The exchange area of a port: 64-bit words. */
 #define SWG_W_EVENTS 0      /* number of events listed */
@@ -94,6 +109,14 @@ typedef struct swg_stats {
 #define SWG_FOUND_IDLE 8
 #define SWG_FOUND_RESUME 16
 #define SWG_FOUND_KICKED 32
+
+/* What swg_rank_next found. */
+#define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at[0]; at[1]: time limit per task [ns], 0 none. Then swg_rank_answer */
+#define SWG_RANK_OPEN 2   /* a pool begins: set up as the bytes at at[0] say (0: as the script said), at[1] of them; then swg_rank_hello */
+#define SWG_RANK_CLOSE 3  /* the pool ends */
+#define SWG_RANK_EXIT 4   /* leave */
+#define SWG_RANK_NEEDS 5  /* worker at[0] has to be started; then swg_rank_attach */
+#define SWG_RANK_RESUME 6 /* look after signals and call again */
 
 /* The engine's own build leaves the prototypes out: Go generates them with its own names for the same types. */
 #ifndef SWG_NO_PROTOTYPES
@@ -148,6 +171,41 @@ int32_t swg_requeue(int64_t port, int64_t chunk, int32_t split, uint64_t serial,
 int32_t swg_reject(int64_t port, int64_t chunk);
 /* Make swg_step of this port return, from any thread. */
 int32_t swg_kick(int64_t port);
+
+/* MPI. These functions return SWG_E_UNSUPPORTED where the library was built without MPI. The library does not load an MPI library
+ * itself: the process has done so before, with global symbols, and it is of the family that this library was built for. */
+int32_t swg_mpi_look(swg_mpi_info *info); /* starts nothing */
+int32_t swg_mpi_start(void);              /* initialise MPI unless that was done; returns the level */
+int32_t swg_mpi_stop(void);               /* finalize MPI */
+int32_t swg_mpi_abort(int32_t code);      /* end all ranks of the job, within 2 s; does not return */
+
+/* A communicator of our own, a duplicate of the one with this Fortran handle (-1: the world): all its ranks call swg_comm_open,
+ * then swg_comm_ready (ms: how long to wait at most) until it returns 1. watch: notice the death of a rank by a TCP connection. */
+int64_t swg_comm_open(int32_t fortran, int32_t watch);
+int32_t swg_comm_ready(int64_t comm, int32_t ms);
+int32_t swg_comm_rank(int64_t comm);
+int32_t swg_comm_size(int64_t comm);
+int32_t swg_comm_broken(int64_t comm); /* 1: a rank has died */
+int32_t swg_comm_peer(int64_t comm, int32_t rank, swg_peer *peer);
+/* At the end of the program. Rank 0 tells the others to leave; returns how many messages are undelivered after ms. */
+int32_t swg_comm_exit(int64_t comm, int32_t ms);
+
+/* Rank 0: open a pool of the other ranks, per_rank workers each, and of config->workers (may be 0) processes here. setup: bytes that
+ * the ranks set themselves up with, NULL: as their own script says. The other functions on pools apply. */
+int64_t swg_open_ranks(const swg_config *config, int64_t comm, int32_t per_rank, const void *setup, uint64_t bytes);
+
+/* Other ranks: serve. config->workers processes run the chunks; 0: the caller does. */
+int64_t swg_rank_open(int64_t comm, const swg_config *config);
+int32_t swg_rank_get_info(int64_t rank, swg_info *info);
+int32_t swg_rank_attach(int64_t rank, int32_t index, int32_t pid, int32_t child);
+int32_t swg_rank_hello(int64_t rank);
+/* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
+int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);
+/* Wait, about 100 ms at most; returns SWG_RANK_ and fills at[2]. */
+int32_t swg_rank_next(int64_t rank, uint64_t *at);
+int32_t swg_rank_look(int64_t rank); /* take in what has come, without waiting: the cancel word of a chunk may be set */
+int32_t swg_rank_answer(int64_t rank, uint64_t slot);
+int32_t swg_rank_close(int64_t rank);
 
 #endif /* SWG_NO_PROTOTYPES */
 

@@ -71,3 +71,11 @@ func (t *timeTable) get(key uint32) *taskTime {
 	t.byFunc[key] = e
 	return e
 }
+
+// TaskTime is how long one task of a job is expected to run, in ns; 0: nobody knows, or the job has ended.
+func (s *Scheduler) TaskTime(id JobID) float64 {
+	if j := s.job(id); j != nil && j.time.known {
+		return j.time.mean
+	}
+	return 0
+}

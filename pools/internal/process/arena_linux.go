@@ -35,6 +35,10 @@ type Arena struct {
 	workers int
 	heaps   uint64
 	heapLen uint64
+
+	// Discard and Unmap, where they are set, do what their names say through libc. A network adapter may have pages registered
+	// under their addresses, and the libraries that see to that notice only what goes through libc.
+	Discard, Unmap func(mem []byte) error
 }
 
 // arenaSize picks the reserved range: four times the memory of the machine, within the process's own limits. It
@@ -132,6 +136,11 @@ func (a *Arena) Addr() uintptr { return uintptr(unsafe.Pointer(&a.mem[0])) }
 // Mem is the whole range; the caller keeps to what it was given.
 func (a *Arena) Mem() []byte { return a.mem }
 
+// Offset is where a part of the range lies.
+func (a *Arena) Offset(b []byte) uint64 {
+	return uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b))) - a.Addr())
+}
+
 // Port returns the words of exchange area i.
 func (a *Arena) Port(i int) []int64 {
 	off := a.portsAt() + uint64(i)*PortSize
@@ -190,8 +199,20 @@ func (a *Arena) Free(off uint64) bool {
 }
 
 func (a *Arena) punch(off, n uint64) {
+	if a.Discard != nil {
+		_ = a.Discard(a.mem[off : off+n]) // a refusal: as below
+		return
+	}
 	// A refusal (old kernel) only means that the pages stay resident until the arena goes.
 	_ = syscall.Fallocate(a.fd, falPunchHole, int64(off), int64(n))
+}
+
+// Abandon leaves the mapping to the end of the process: somebody may still use it.
+func (a *Arena) Abandon() {
+	if a.mem != nil {
+		a.mem = nil
+		_ = syscall.Close(a.fd) // the mapping does not need it
+	}
 }
 
 // Close unmaps the arena here. It lives on while a worker maps it.
@@ -199,7 +220,11 @@ func (a *Arena) Close() error {
 	if a.mem == nil {
 		return nil
 	}
-	err := syscall.Munmap(a.mem)
+	unmap := syscall.Munmap
+	if a.Unmap != nil {
+		unmap = a.Unmap
+	}
+	err := unmap(a.mem)
 	a.mem = nil
 	if e := syscall.Close(a.fd); err == nil {
 		err = e

@@ -114,6 +114,9 @@ func (t *Transport) MasterFds() [5]int {
 	return [5]int{t.pipe.work[1], t.pipe.answer[0], t.pipe.life[1], t.epoll, t.kick}
 }
 
+// Epoll can be read when Wait would find something.
+func (t *Transport) Epoll() int { return t.epoll }
+
 // Attach registers a process, started by anyone, as worker i.
 func (t *Transport) Attach(i, pid int, child bool) error {
 	fd, _, e := syscall.Syscall(sysPidfdOpen, uintptr(pid), 0, 0)

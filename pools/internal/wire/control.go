@@ -31,11 +31,11 @@ type Stats struct {
 	Workers     int    `msgpack:"workers"` // at present
 }
 
-// Message is any of the control messages.
-type Message interface{ PoolSpec | Stats }
+// Control is any of the control messages.
+type Control interface{ PoolSpec | Stats | RankInfo }
 
 // Marshal encodes a control message. It fails with ErrTooBig above limit bytes, 0 meaning MaxControl.
-func Marshal[M Message](m M, limit int) ([]byte, error) {
+func Marshal[M Control](m M, limit int) ([]byte, error) {
 	b, err := msgpack.Marshal(&m)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrControl, err)
@@ -49,7 +49,7 @@ func Marshal[M Message](m M, limit int) ([]byte, error) {
 // Unmarshal decodes a control message that fills b. Fields it does not know are ignored, missing ones stay zero. It
 // allocates at most some 30 bytes per byte of b. Errors wrap ErrTooBig above limit bytes (0: MaxControl), ErrShort or
 // ErrControl.
-func Unmarshal[M Message](b []byte, limit int) (M, error) {
+func Unmarshal[M Control](b []byte, limit int) (M, error) {
 	var m, zero M
 	if n := controlLimit(limit); len(b) > n {
 		return zero, fmt.Errorf("%w: control message of %d bytes, at most %d", ErrTooBig, len(b), n)

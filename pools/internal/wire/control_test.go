@@ -135,7 +135,7 @@ func FuzzControl(f *testing.F) {
 }
 
 // fuzzControl: what is accepted survives another round.
-func fuzzControl[M Message](t *testing.T, b []byte) {
+func fuzzControl[M Control](t *testing.T, b []byte) {
 	m, err := Unmarshal[M](b, 1<<16)
 	if err != nil {
 		if !errors.Is(err, ErrShort) && !errors.Is(err, ErrControl) && !errors.Is(err, ErrTooBig) {

@@ -1,0 +1,310 @@
+//go:build linux && (amd64 || arm64)
+
+package pools
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"syscall"
+
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/lifeline"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
+)
+
+// MPIInfo is what is known of MPI in this process.
+type MPIInfo = mpix.Info
+
+// LookAtMPI tells the state of MPI; it starts nothing.
+func LookAtMPI() (MPIInfo, error) { return mpiError(mpix.Look()) }
+
+// StartMPI initialises MPI unless that was done, and returns the level of thread support (0 single to 3 multiple).
+func StartMPI() (int, error) { return mpiError(mpix.Init()) }
+
+// StopMPI finalizes MPI, for whoever started it.
+func StopMPI() error { return mpix.Finalize() }
+
+// AbortMPI ends all ranks of the job with this code, which is never 0. It does not return.
+func AbortMPI(code int) { mpix.Abort(code) }
+
+func mpiError[T any](v T, err error) (T, error) {
+	switch {
+	case errors.Is(err, mpix.ErrNoMPI):
+		err = &Error{CodeUnsupported, err}
+	case err != nil:
+		err = &Error{CodeMPI, err}
+	}
+	return v, err
+}
+
+const (
+	// exitLost is the status of a rank whose master has died: none that a shell or Python uses.
+	exitLost     = 14
+	greetingSize = 512
+)
+
+// Comm is a communicator of this process's own, over which one pool at a time works. It lives from the first pool over its ranks to
+// the end of the program: the other ranks never leave the call that made it.
+type Comm struct {
+	comm  *mpix.Comm
+	link  *mpix.Link
+	level int
+	ready bool
+
+	server *lifeline.Server
+	client *lifeline.Client
+	watch  bool
+
+	mu    sync.Mutex
+	dead  map[int]bool // ranks whose process is gone
+	kick  func()       // wakes the thread that waits
+	fleet *fleet       // rank 0: the ranks' side of the pool that is open
+	rank  *Rank        // other ranks
+	peers []wire.RankInfo
+
+	sessions int64 // pools so far
+}
+
+// OpenComm begins to make a communicator of the ranks of the one with this Fortran handle (-1: the world). All its ranks have to make
+// this call; Ready tells when they have.
+func OpenComm(fortran int, watch bool) (*Comm, error) {
+	info, err := LookAtMPI()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Initialized || info.Finalized {
+		return nil, fail(CodeMPI, "MPI is not running in this process")
+	}
+	c, err := mpiError(mpix.Dup(fortran))
+	if err != nil {
+		return nil, err
+	}
+	return &Comm{comm: c, level: info.Level, watch: watch, dead: make(map[int]bool), peers: make([]wire.RankInfo, c.Size())}, nil
+}
+
+// Ready waits up to so many milliseconds for the other ranks.
+func (c *Comm) Ready(ms int) (bool, error) {
+	if c.ready {
+		return true, nil
+	}
+	ok, err := mpiError(c.comm.Ready(int64(ms) * 1e6))
+	if err != nil || !ok {
+		return false, err
+	}
+	c.link = mpix.NewLink(c.comm, c)
+	if err := c.greet(); err != nil {
+		return false, err
+	}
+	c.ready = true
+	return true, nil
+}
+
+// greet lets the ranks connect their lifelines to the master.
+func (c *Comm) greet() error {
+	oneNode, err := mpiError(c.comm.OneNode())
+	if err != nil {
+		return err
+	}
+	greeting := make([]byte, greetingSize)
+	if c.comm.Rank() == 0 && c.watch {
+		if c.server, err = lifeline.Listen(oneNode, c.died); err != nil {
+			fmt.Fprintf(os.Stderr, "schwimmbad-go: %v; the death of a rank may go unnoticed\n", err)
+		} else {
+			copy(greeting, c.server.Token[:])
+			text := c.server.Addresses()
+			if len(text) > greetingSize-lifeline.TokenSize-1 {
+				text = text[:greetingSize-lifeline.TokenSize-1]
+			}
+			copy(greeting[lifeline.TokenSize:], text)
+		}
+	}
+	if _, err := mpiError(0, c.comm.Tell(greeting)); err != nil {
+		return err
+	}
+	text := string(bytes.TrimRight(greeting[lifeline.TokenSize:], "\x00"))
+	if c.comm.Rank() == 0 || text == "" {
+		return nil
+	}
+	if c.client, err = lifeline.Dial(text, [lifeline.TokenSize]byte(greeting), c.comm.Rank(), c.orphaned); err != nil {
+		fmt.Fprintf(os.Stderr, "schwimmbad-go: rank %d cannot watch the master: %v\n", c.comm.Rank(), err)
+	}
+	return nil
+}
+
+// begin hands the communicator to a pool's fleet, whose thread kick wakes; nil: to nobody.
+func (c *Comm) begin(f *fleet, kick func()) {
+	c.fleet = f
+	if f != nil {
+		c.sessions = f.session
+	}
+	c.mu.Lock()
+	c.kick = kick
+	c.mu.Unlock()
+}
+
+// died notes that the process of a rank is gone. Called on a goroutine of the lifeline.
+func (c *Comm) died(rank int) {
+	c.mu.Lock()
+	c.dead[rank] = true
+	kick := c.kick
+	c.mu.Unlock()
+	c.link.Dead.Set()
+	if kick != nil {
+		kick()
+	}
+}
+
+// orphaned ends a rank whose master is gone, whatever it is doing: nobody waits for it, and MPI would wait for ever.
+func (c *Comm) orphaned() {
+	fmt.Fprintf(os.Stderr, "schwimmbad-go: rank %d (pid %d) ends: the master has died\n", c.comm.Rank(), os.Getpid())
+	syscall.Exit(exitLost)
+}
+
+// losses are the ranks that have died.
+func (c *Comm) losses() (ranks []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for r := range c.dead {
+		ranks = append(ranks, r)
+	}
+	return ranks
+}
+
+// Rank and Size tell this process's place and the number of processes.
+func (c *Comm) Rank() int { return c.comm.Rank() }
+
+// Size is the number of ranks.
+func (c *Comm) Size() int { return c.comm.Size() }
+
+// Broken says whether a rank has died: MPI cannot be finalized then, only aborted.
+func (c *Comm) Broken() bool { return c.link != nil && c.link.Dead.IsSet() }
+
+// Peer tells host, pid and number of workers of a rank that has said hello, zero values before.
+func (c *Comm) Peer(rank int) (host string, pid, workers int) {
+	if rank < 0 || rank >= len(c.peers) {
+		return "", 0, 0
+	}
+	p := c.peers[rank]
+	return p.Host, p.Pid, p.Workers
+}
+
+// Exit lets the other ranks leave and waits up to so many milliseconds until they have been told; it says how many messages could not
+// be delivered. Rank 0 calls it at its end, another rank when it has been told.
+func (c *Comm) Exit(ms int) (int, error) {
+	if !c.ready {
+		return 0, nil
+	}
+	if c.client != nil {
+		c.client.Close()
+	}
+	if c.comm.Rank() > 0 || c.Broken() {
+		return 0, nil
+	}
+	for r := 1; r < c.comm.Size(); r++ {
+		c.link.Send(r, wire.Message{Kind: wire.MsgExit}, nil, nil)
+	}
+	left, err := c.drain(ms)
+	if c.server != nil && left == 0 && err == nil {
+		c.server.Close()
+	}
+	return left, err
+}
+
+// drain sends what is queued and waits until it has left.
+func (c *Comm) drain(ms int) (int, error) {
+	end := process.Monotonic() + int64(ms)*1e6
+	for {
+		if _, err := mpiError(c.link.Progress()); err != nil {
+			return 0, err
+		}
+		if _, err := mpiError(0, c.link.Flush()); err != nil {
+			return 0, err
+		}
+		left := end - process.Monotonic()
+		if n := c.link.Pending(); n == 0 || left <= 0 {
+			return n, nil
+		}
+		w, err := mpiError(c.link.Wait(nil, min(left, 10e6), &mpix.DefaultTune))
+		if err != nil || w.Dead {
+			return c.link.Pending(), err
+		}
+	}
+}
+
+// Place and Take hand a message to whoever it is for.
+func (c *Comm) Place(src int, m *wire.Message, parts []wire.Part, size uint64) []byte {
+	switch {
+	case c.rank != nil:
+		return c.rank.place(m, parts, size)
+	case m.Kind == wire.MsgHello && size <= wire.MaxControl:
+		return make([]byte, size) // short: it is copied, MPI never sees it
+	case c.fleet != nil:
+		return c.fleet.place(src, m, parts, size)
+	}
+	return nil
+}
+
+// Take hands on a message that is complete.
+func (c *Comm) Take(src int, m *wire.Message, parts []wire.Part, at []byte) error {
+	switch {
+	case c.rank != nil:
+		return c.rank.take(m, parts, at)
+	case m.Kind == wire.MsgHello:
+		info, err := wire.Unmarshal[wire.RankInfo](at, 0)
+		if err != nil {
+			return err
+		}
+		c.peers[src] = info
+	}
+	if c.fleet != nil {
+		return c.fleet.take(src, m, parts, at)
+	}
+	return nil
+}
+
+// relocate adds the distance that a frame has moved to the offsets in its buffer table. Offsets outside of the part that moved are
+// what find says: shared buffers, which lie elsewhere here.
+func relocate(frame []byte, part wire.Part, delta uint64, find func(off uint64) (uint64, bool)) error {
+	h, err := wire.ParseHeader(frame, wire.Limits{Arena: 1 << 62})
+	if err != nil {
+		return err
+	}
+	if uint64(len(frame)-wire.HeaderSize) < 16*uint64(h.NBuf) {
+		return fmt.Errorf("%w: a table of %d buffers in %d bytes", wire.ErrShort, h.NBuf, len(frame))
+	}
+	for i := range int(h.NBuf) {
+		entry := frame[wire.HeaderSize+16*i:]
+		off := binary.LittleEndian.Uint64(entry)
+		if off-part.Base < part.Length {
+			off += delta
+		} else {
+			moved, ok := uint64(0), false
+			if find != nil {
+				moved, ok = find(off)
+			}
+			if !ok {
+				return fmt.Errorf("%w: a buffer at %d, which was not sent", wire.ErrBadTable, off)
+			}
+			off = moved
+		}
+		binary.LittleEndian.PutUint64(entry, off)
+	}
+	return nil
+}
+
+// frameEnd decodes the frame at an offset of the arena and says where its in-band part ends.
+func frameEnd(f *wire.Frame, mem []byte, at uint64) (end uint64, err error) {
+	arena := uint64(len(mem))
+	if at > arena-wire.HeaderSize {
+		return 0, fmt.Errorf("%w: a frame at %d", wire.ErrBadTable, at)
+	}
+	if err := f.Decode(mem[at:], wire.Limits{Arena: arena}); err != nil {
+		return 0, err
+	}
+	return at + wire.HeaderSize + 16*uint64(f.NBuf) + f.NBytes, nil
+}

@@ -1,0 +1,194 @@
+// Package lifeline lets the processes of a job notice each other's death: each worker keeps a silent TCP connection to the master,
+// and the kernel closes it when either end dies, whatever the process was doing. One byte marks a clean end.
+//
+// MPI itself tells nothing of the sort: a receive from a dead rank waits for ever, and launchers differ in whether they end the job.
+package lifeline
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// TokenSize is the length of the secret by which the master knows its workers.
+	TokenSize = 16
+	helloSize = TokenSize + 4
+
+	dialLimit  = 2 * time.Second  // a firewall that drops packets must not hold up the job for longer
+	keepAlive  = 15 * time.Second // after which the network is asked whether a silent peer is still there
+	helloLimit = 10 * time.Second
+	bye        = 'b'
+)
+
+// Server is the master's end.
+type Server struct {
+	Token  [TokenSize]byte
+	died   func(rank int)
+	listen net.Listener
+
+	mu    sync.Mutex
+	conns map[int]net.Conn
+	ended bool
+	wait  sync.WaitGroup
+}
+
+// Listen opens the master's end. died is called from another goroutine when a worker's process has ended without a word.
+func Listen(oneNode bool, died func(rank int)) (*Server, error) {
+	s := &Server{died: died, conns: make(map[int]net.Conn)}
+	if _, err := rand.Read(s.Token[:]); err != nil {
+		return nil, err
+	}
+	host := "" // all interfaces: which of them the other nodes reach is not known here
+	if oneNode {
+		host = "127.0.0.1"
+	}
+	var err error
+	if s.listen, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
+		return nil, fmt.Errorf("lifeline: %w", err)
+	}
+	s.wait.Add(1)
+	go s.accept()
+	return s, nil
+}
+
+// Addresses lists where workers may find the master, separated by commas.
+func (s *Server) Addresses() string {
+	at := s.listen.Addr().(*net.TCPAddr)
+	if !at.IP.IsUnspecified() {
+		return at.String()
+	}
+	port := fmt.Sprint(at.Port)
+	var list []string
+	if nets, err := net.InterfaceAddrs(); err == nil {
+		for _, a := range nets {
+			if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
+				list = append(list, net.JoinHostPort(ip.IP.String(), port))
+			}
+		}
+	}
+	return strings.Join(append(list, net.JoinHostPort("127.0.0.1", port)), ",")
+}
+
+func (s *Server) accept() {
+	defer s.wait.Done()
+	for {
+		c, err := s.listen.Accept()
+		if err != nil {
+			return // closed
+		}
+		s.wait.Add(1)
+		go s.watch(c)
+	}
+}
+
+// watch waits for the end of one connection.
+func (s *Server) watch(c net.Conn) {
+	defer s.wait.Done()
+	defer func() { _ = c.Close() }() // nothing is lost with it
+	var hello [helloSize]byte
+	_ = c.SetReadDeadline(time.Now().Add(helloLimit))
+	if _, err := io.ReadFull(c, hello[:]); err != nil || subtle.ConstantTimeCompare(hello[:TokenSize], s.Token[:]) != 1 {
+		return // not one of ours
+	}
+	_ = c.SetReadDeadline(time.Time{})
+	rank := int(binary.LittleEndian.Uint32(hello[TokenSize:]))
+	s.mu.Lock()
+	if s.ended {
+		s.mu.Unlock()
+		return
+	}
+	s.conns[rank] = c
+	s.mu.Unlock()
+	clean := endsCleanly(c)
+	s.mu.Lock()
+	delete(s.conns, rank)
+	ended := s.ended
+	s.mu.Unlock()
+	if !clean && !ended {
+		s.died(rank)
+	}
+}
+
+// endsCleanly reads until the end and says whether there was a farewell.
+func endsCleanly(c net.Conn) bool {
+	var b [1]byte
+	for {
+		n, err := c.Read(b[:])
+		if n == 1 && b[0] == bye {
+			return true
+		}
+		if err != nil {
+			return false
+		}
+	}
+}
+
+// Close says goodbye to every worker: that the master ends is no accident.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.ended = true
+	for _, c := range s.conns {
+		_, _ = c.Write([]byte{bye}) // a worker that has just gone needs none
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	_ = s.listen.Close()
+	s.wait.Wait()
+}
+
+// Client is a worker's end.
+type Client struct {
+	conn net.Conn
+	done chan struct{}
+	once sync.Once
+}
+
+// Dial connects a worker to the first address that answers. died is called from another goroutine when the master's process has
+// ended without a word.
+func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Client, error) {
+	var errs []error
+	for _, at := range strings.Split(addresses, ",") {
+		d := net.Dialer{Timeout: dialLimit, KeepAlive: keepAlive}
+		c, err := d.Dial("tcp", at)
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		hello := binary.LittleEndian.AppendUint32(token[:], uint32(rank))
+		if _, err := c.Write(hello); err != nil {
+			_ = c.Close()
+			errs = append(errs, err)
+			continue
+		}
+		k := &Client{conn: c, done: make(chan struct{})}
+		go func() {
+			clean := endsCleanly(c)
+			select {
+			case <-k.done:
+			default:
+				if !clean {
+					died()
+				}
+			}
+		}()
+		return k, nil
+	}
+	return nil, fmt.Errorf("lifeline: %w", errors.Join(errs...))
+}
+
+// Close says goodbye to the master.
+func (k *Client) Close() {
+	k.once.Do(func() {
+		close(k.done)
+		_, _ = k.conn.Write([]byte{bye}) // if the master is gone, so be it
+		_ = k.conn.Close()
+	})
+}

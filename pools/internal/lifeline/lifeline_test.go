@@ -1,0 +1,109 @@
+package lifeline
+
+import (
+	"net"
+	"testing"
+	"time"
+)
+
+// soon fails the test if nothing comes in time; the limit only bounds a hang.
+func soon[T any](t *testing.T, c <-chan T, what string) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(20 * time.Second):
+		t.Fatal("waited in vain for " + what)
+	}
+	return v
+}
+
+func server(t *testing.T, oneNode bool) (*Server, chan int) {
+	t.Helper()
+	dead := make(chan int, 8)
+	s, err := Listen(oneNode, func(rank int) { dead <- rank })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return s, dead
+}
+
+func TestWorkerDies(t *testing.T) {
+	for _, oneNode := range []bool{true, false} {
+		s, dead := server(t, oneNode)
+		k, err := Dial(s.Addresses(), s.Token, 3, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = k.conn.Close() // as the kernel does when the process is gone
+		if got := soon(t, dead, "the death"); got != 3 {
+			t.Fatalf("rank %d died, want 3", got)
+		}
+	}
+}
+
+func TestMasterDies(t *testing.T) {
+	s, _ := server(t, true)
+	dead := make(chan bool, 1)
+	k, err := Dial(s.Addresses(), s.Token, 1, func() { dead <- true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	for {
+		s.mu.Lock()
+		c := s.conns[1]
+		s.mu.Unlock()
+		if c != nil {
+			_ = c.Close()
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	soon(t, dead, "the death")
+}
+
+func TestCleanEnds(t *testing.T) {
+	s, dead := server(t, true)
+	gone := make(chan bool, 1)
+	first, err := Dial(s.Addresses(), s.Token, 1, func() { gone <- true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.Close()
+	first.Close()
+	second, err := Dial(s.Addresses(), s.Token, 2, func() { gone <- true })
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close() // waits for all that watch
+	second.Close()
+	if len(dead) > 0 || len(gone) > 0 {
+		t.Fatal("a clean end was taken for a death")
+	}
+}
+
+func TestStrangerIsIgnored(t *testing.T) {
+	s, dead := server(t, true)
+	c, err := net.Dial("tcp", s.Addresses())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Write(make([]byte, helloSize))
+	if endsCleanly(c) { // the server hangs up
+		t.Fatal("a farewell for a stranger")
+	}
+	s.Close()
+	if len(dead) > 0 {
+		t.Fatal("a stranger's end was taken for a death")
+	}
+}
+
+func TestNobodyListens(t *testing.T) {
+	s, _ := server(t, true)
+	at := s.Addresses()
+	s.Close()
+	if _, err := Dial(at, s.Token, 1, func() {}); err == nil {
+		t.Fatal("connected to nobody")
+	}
+}

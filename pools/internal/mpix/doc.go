@@ -1,0 +1,50 @@
+// Package mpix is the transport between the ranks of an MPI job. It is the only place that calls MPI: through gompi where that
+// does what is needed, else through thin C wrappers (gompi has no non-blocking calls, ignores errors and cannot ask for less
+// than MPI_THREAD_MULTIPLE). Every call is made on the caller's thread; no thread is started.
+//
+// It compiles to stubs without the build tag "mpi" or without cgo. A library built with the tag leaves MPI's symbols
+// undefined: whoever loads it has loaded the MPI library with the same ABI before.
+//
+// It knows no scheduling policy and does not look inside payloads.
+package mpix
+
+import "errors"
+
+// ErrNoMPI is what every call returns where MPI was not built in.
+var ErrNoMPI = errors.New("this engine was built without MPI")
+
+// Tune says how a wait passes its time, all in nanoseconds.
+//
+// First it looks without a pause for Spin, which makes a chunk that comes at once cost a microsecond. Then it sleeps a thirty-second
+// part of the time it has waited so far, at least Floor, at most Cap, or IdleCap after IdleAfter. So the wait that is lost is 3 to
+// 6 % of the time waited, and an idle rank does not burn a core.
+type Tune struct {
+	Spin, Floor, Cap, IdleAfter, IdleCap int64
+}
+
+// DefaultTune was measured on Open MPI and MPICH with two cores for three ranks: without spinning 16-task maps took 277 us, with
+// 50 us of it 196, with 300 us 103; a cap of 1 ms costs an idle rank 2 to 3 % of a core, of 10 ms 0.5 %.
+var DefaultTune = Tune{Spin: 300e3, Floor: 20e3, Cap: 1e6, IdleAfter: 1e9, IdleCap: 10e6}
+
+// Levels of thread support, as the MPI standard orders them.
+const (
+	ThreadSingle = iota
+	ThreadFunneled
+	ThreadSerialized
+	ThreadMultiple
+)
+
+// Info is what is known of MPI in this process.
+type Info struct {
+	Initialized, Finalized bool
+	Level                  int    // of thread support, -1 before MPI is initialised
+	MainThread             bool   // this is the thread that initialised MPI
+	Rank, Size             int    // in the world, 0 and 0 before
+	Version                string // of the library
+}
+
+// Part is one piece of a message to send.
+type Part struct {
+	Base uint64 // told to the receiver
+	Data []byte // must stay as it is until the message was sent; not in Go's heap where it is large
+}

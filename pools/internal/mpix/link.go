@@ -1,0 +1,325 @@
+//go:build mpi && cgo
+
+package mpix
+
+import (
+	"fmt"
+
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
+)
+
+const (
+	// Small fixed tags: the standard guarantees no more than 32767.
+	tagEnvelope = 1
+	tagBulk     = 2
+
+	// Messages to one rank share an envelope up to this size.
+	envelopeSize = 64 << 10
+	// Parts up to this size travel in the envelope: copying them costs less than a message of their own.
+	inlineMost = 16 << 10
+	// Counts are ints in MPI before version 4: larger parts go in segments.
+	segment = 256 << 20
+)
+
+// Link is the sending and receiving end of one process.
+//
+// Send only queues, and is for anybody under the owner's lock; Flush, Progress and Wait reach MPI, and are for one thread at a time.
+type Link struct {
+	// Dead ends waits from another thread: a process of the job is gone.
+	Dead *Flag
+
+	comm  *Comm
+	to    Receiver
+	reqs  requests
+	out   []outbox // by rank
+	dirty []int    // ranks with something queued
+	in    []inbox  // by rank
+	buf   []byte   // envelopes are received here
+	spare [][]byte // envelopes to be filled again
+	parts []wire.Part
+	since int64 // when the present wait began, 0: it has not
+}
+
+// outbox is what waits for Flush, in order.
+type outbox struct {
+	items []item
+	dirty bool
+}
+
+type item struct {
+	data     []byte // an envelope being filled, or a long part
+	envelope bool
+	parcel   *parcel
+}
+
+// inbox is the messages of one rank, in the order it sent them.
+type inbox struct{ waiting []*incoming }
+
+type incoming struct {
+	msg    wire.Message
+	parts  []wire.Part
+	at     []byte
+	scrap  bool // nobody wants it: at is ours
+	parcel parcel
+}
+
+// NewLink makes the end of this process.
+func NewLink(c *Comm, to Receiver) *Link {
+	return &Link{Dead: &Flag{}, comm: c, to: to, out: make([]outbox, c.Size()), in: make([]inbox, c.Size()), buf: buffer(envelopeSize)}
+}
+
+// Send queues a message. Short parts are copied at once; when long ones have been sent, sent is called, during Flush or Progress.
+// Without long parts it is called before Send returns.
+func (l *Link) Send(dest int, m wire.Message, parts []Part, sent func()) {
+	m.Parts = uint32(len(parts))
+	size := wire.MessageSize + len(parts)*wire.PartSize
+	bulks := 0
+	for _, p := range parts {
+		if len(p.Data) > inlineMost {
+			bulks++
+		} else {
+			size += (len(p.Data) + 7) &^ 7
+		}
+	}
+	b := l.envelope(dest, size)
+	m.Put(b)
+	table, at := b[wire.MessageSize:], wire.MessageSize+len(parts)*wire.PartSize
+	for i, p := range parts {
+		long := len(p.Data) > inlineMost
+		wire.Part{Base: p.Base, Length: uint64(len(p.Data)), Bulk: long}.Put(table[i*wire.PartSize:])
+		if !long {
+			copy(b[at:], p.Data)
+			at += (len(p.Data) + 7) &^ 7
+		}
+	}
+	if bulks == 0 {
+		if sent != nil {
+			sent()
+		}
+		return
+	}
+	o := &l.out[dest]
+	p := &parcel{then: sent, left: 1} // 1: until all are on their way
+	for _, part := range parts {
+		if len(part.Data) > inlineMost {
+			o.items = append(o.items, item{data: part.Data, parcel: p})
+		}
+	}
+}
+
+// envelope finds size bytes in an envelope to a rank, which nothing may be queued behind.
+func (l *Link) envelope(dest, size int) []byte {
+	o := &l.out[dest]
+	if !o.dirty {
+		o.dirty = true
+		l.dirty = append(l.dirty, dest)
+	}
+	if n := len(o.items); n > 0 {
+		if last := &o.items[n-1]; last.envelope && cap(last.data)-len(last.data) >= size {
+			at := len(last.data)
+			last.data = last.data[:at+size]
+			return last.data[at:]
+		}
+	}
+	var b []byte
+	if n := len(l.spare); n > 0 && size <= envelopeSize {
+		b, l.spare = l.spare[n-1], l.spare[:n-1]
+	} else {
+		b = buffer(max(size, envelopeSize))
+	}
+	o.items = append(o.items, item{data: b[:size], envelope: true})
+	return b[:size]
+}
+
+// Flush hands what is queued to MPI.
+func (l *Link) Flush() error {
+	for _, dest := range l.dirty {
+		o := &l.out[dest]
+		o.dirty = false
+		for i := range o.items {
+			if err := l.post(dest, o.items[i], i+1 == len(o.items) || o.items[i+1].parcel != o.items[i].parcel); err != nil {
+				return err
+			}
+		}
+		clear(o.items)
+		o.items = o.items[:0]
+	}
+	l.dirty = l.dirty[:0]
+	return nil
+}
+
+// post starts the sending of an item; last tells that it is the last of its parcel.
+func (l *Link) post(dest int, x item, last bool) error {
+	if x.envelope {
+		whole := x.data
+		p := &parcel{then: func() { l.recycle(whole) }}
+		if err := l.isend(x.data, dest, tagEnvelope, p); err != nil {
+			return err
+		}
+		if p.left == 0 {
+			l.recycle(whole)
+		}
+		return nil
+	}
+	for b := x.data; len(b) > 0; {
+		n := min(len(b), segment)
+		if err := l.isend(b[:n], dest, tagBulk, x.parcel); err != nil {
+			return err
+		}
+		b = b[n:]
+	}
+	if last {
+		if x.parcel.left--; x.parcel.left == 0 && x.parcel.then != nil {
+			x.parcel.then()
+		}
+	}
+	return nil
+}
+
+func (l *Link) recycle(b []byte) {
+	if cap(b) != envelopeSize || len(l.spare) >= 64 {
+		release(b)
+		return
+	}
+	l.spare = append(l.spare, b[:0])
+}
+
+// Queued says whether Flush would send anything.
+func (l *Link) Queued() bool { return len(l.dirty) > 0 }
+
+// Pending says how many operations are under way or queued.
+func (l *Link) Pending() int {
+	n := len(l.reqs.owner)
+	for _, dest := range l.dirty {
+		n += len(l.out[dest].items)
+	}
+	return n
+}
+
+// Progress takes in all that has come and settles what was sent, without waiting. It says whether it found anything.
+func (l *Link) Progress() (bool, error) {
+	found := false
+	for {
+		n, src, ok, err := l.probe()
+		if err != nil || !ok {
+			if err != nil {
+				return found, err
+			}
+			break
+		}
+		found = true
+		if n > len(l.buf) {
+			release(l.buf)
+			l.buf = buffer(n)
+		}
+		if err := l.recv(l.buf[:n], src, tagEnvelope); err != nil {
+			return found, err
+		}
+		if err := l.open(src, l.buf[:n]); err != nil {
+			return found, fmt.Errorf("a message from rank %d: %w", src, err)
+		}
+	}
+	if err := l.reqs.test(); err != nil {
+		return found, err
+	}
+	if l.reqs.settle() {
+		found = true
+		for src := range l.in {
+			if len(l.in[src].waiting) > 0 {
+				if err := l.deliver(src); err != nil {
+					return found, err
+				}
+			}
+		}
+	}
+	if found {
+		l.since = 0
+	}
+	return found, nil
+}
+
+// open takes an envelope apart.
+func (l *Link) open(src int, b []byte) error {
+	box := &l.in[src]
+	for len(b) > 0 {
+		m, parts, size, err := wire.ParseMessage(b, l.parts[:0], wire.Limits{Bytes: 1 << 46})
+		if err != nil {
+			return err
+		}
+		l.parts = parts
+		x := &incoming{msg: m, parts: append([]wire.Part(nil), parts...)}
+		if err := l.fill(src, x, b[wire.MessageSize+len(parts)*wire.PartSize:size]); err != nil {
+			return err
+		}
+		b = b[size:]
+		box.waiting = append(box.waiting, x)
+		if err := l.deliver(src); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fill puts the short parts in place and asks for the long ones.
+func (l *Link) fill(src int, x *incoming, inline []byte) error {
+	if len(x.parts) == 0 {
+		return nil
+	}
+	size := Room(x.parts)
+	x.at = l.to.Place(src, &x.msg, x.parts, size)
+	if x.at == nil {
+		x.at, x.scrap = buffer(int(max(size, 1))), true
+	}
+	at := uint64(0)
+	for _, p := range x.parts {
+		at = Align(at)
+		dst := x.at[at : at+p.Length]
+		at += p.Length
+		if !p.Bulk {
+			copy(dst, inline)
+			inline = inline[min(int(p.Length+7)&^7, len(inline)):]
+			continue
+		}
+		for len(dst) > 0 {
+			n := min(len(dst), segment)
+			if err := l.irecv(dst[:n], src, tagBulk, &x.parcel); err != nil {
+				return err
+			}
+			dst = dst[n:]
+		}
+	}
+	return nil
+}
+
+// deliver hands on what is complete, in order.
+func (l *Link) deliver(src int) error {
+	box := &l.in[src]
+	for len(box.waiting) > 0 && box.waiting[0].parcel.left == 0 {
+		x := box.waiting[0]
+		box.waiting[0] = nil
+		if box.waiting = box.waiting[1:]; len(box.waiting) == 0 {
+			box.waiting = nil
+		}
+		if x.scrap {
+			release(x.at)
+			continue
+		}
+		if err := l.to.Take(src, &x.msg, x.parts, x.at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Free gives back what the link holds. Operations under way keep their memory: MPI may still write there.
+func (l *Link) Free() {
+	if len(l.reqs.owner) > 0 {
+		return
+	}
+	l.reqs.free()
+	release(l.buf)
+	for _, b := range l.spare {
+		release(b[:cap(b)])
+	}
+	l.buf, l.spare = nil, nil
+}

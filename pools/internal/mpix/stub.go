@@ -1,0 +1,74 @@
+//go:build !mpi || !cgo
+
+package mpix
+
+import "github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
+
+// Comm is a communicator of our own.
+type Comm struct{}
+
+// Init initialises MPI unless that was done.
+func Init() (int, error) { return 0, ErrNoMPI }
+
+// Finalize ends MPI.
+func Finalize() error { return ErrNoMPI }
+
+// Look tells the state of MPI.
+func Look() (Info, error) { return Info{}, ErrNoMPI }
+
+// Abort ends the job.
+func Abort(int) {}
+
+// Dup starts to duplicate a communicator.
+func Dup(int) (*Comm, error) { return nil, ErrNoMPI }
+
+// Ready says whether every rank has come.
+func (c *Comm) Ready(int64) (bool, error) { return false, ErrNoMPI }
+
+// Rank is this process's place.
+func (c *Comm) Rank() int { return 0 }
+
+// Size is the number of ranks.
+func (c *Comm) Size() int { return 0 }
+
+// OneNode says whether all ranks are on one machine.
+func (c *Comm) OneNode() (bool, error) { return false, ErrNoMPI }
+
+// Tell gives all ranks what rank 0 has.
+func (c *Comm) Tell([]byte) error { return ErrNoMPI }
+
+// Free gives the communicator back.
+func (c *Comm) Free() {}
+
+// Link is the sending and receiving end of one process.
+type Link struct{ Dead *Flag }
+
+// NewLink makes the end of this process.
+func NewLink(*Comm, Receiver) *Link { return nil }
+
+// Send queues a message.
+func (l *Link) Send(int, wire.Message, []Part, func()) {}
+
+// Flush hands what is queued to MPI.
+func (l *Link) Flush() error { return ErrNoMPI }
+
+// Queued says whether Flush would send anything.
+func (l *Link) Queued() bool { return false }
+
+// Pending says how many messages have not been sent yet.
+func (l *Link) Pending() int { return 0 }
+
+// Progress takes in what has come.
+func (l *Link) Progress() (bool, error) { return false, ErrNoMPI }
+
+// Wait waits for messages.
+func (l *Link) Wait([]int, int64, *Tune) (Woken, error) { return Woken{}, ErrNoMPI }
+
+// Free gives back what the link holds.
+func (l *Link) Free() {}
+
+// Unmap ends a mapping.
+func Unmap([]byte) error { return ErrNoMPI }
+
+// Discard gives the pages of a shared mapping back to the system.
+func Discard([]byte) error { return ErrNoMPI }

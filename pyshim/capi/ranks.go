@@ -1,0 +1,249 @@
+//go:build cgo && linux && (amd64 || arm64)
+
+package main
+
+/*
+#include <string.h>
+#define SWG_NO_PROTOTYPES
+#include "schwimmbad.h"
+*/
+import "C"
+
+import (
+	"unsafe"
+
+	"github.com/schwimmbad-go/schwimmbad-go/pools"
+)
+
+// call runs f and turns its error into a code.
+func call(f func() (int64, error)) (rc int64) {
+	defer guard(&rc)
+	v, err := f()
+	if err != nil {
+		return failed(err)
+	}
+	return v
+}
+
+// put writes a string into a C array, cut to fit.
+func put(to []C.char, s string) {
+	n := min(len(s), len(to)-1)
+	for i := range n {
+		to[i] = C.char(s[i])
+	}
+	to[n] = 0
+}
+
+//export swg_mpi_look
+func swg_mpi_look(out *C.swg_mpi_info) int32 {
+	return int32(call(func() (int64, error) {
+		i, err := pools.LookAtMPI()
+		if err != nil {
+			return 0, err
+		}
+		*out = C.swg_mpi_info{
+			initialized: truth(i.Initialized), finalized: truth(i.Finalized), level: C.int32_t(i.Level),
+			main_thread: truth(i.MainThread), rank: C.int32_t(i.Rank), size: C.int32_t(i.Size),
+		}
+		put(out.version[:], i.Version)
+		return 0, nil
+	}))
+}
+
+func truth(b bool) C.int32_t {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+//export swg_mpi_start
+func swg_mpi_start() int32 {
+	return int32(call(func() (int64, error) {
+		level, err := pools.StartMPI()
+		return int64(level), err
+	}))
+}
+
+//export swg_mpi_stop
+func swg_mpi_stop() int32 { return int32(call(func() (int64, error) { return 0, pools.StopMPI() })) }
+
+//export swg_mpi_abort
+func swg_mpi_abort(code int32) int32 {
+	return int32(call(func() (int64, error) { pools.AbortMPI(int(code)); return 0, nil }))
+}
+
+//export swg_comm_open
+func swg_comm_open(fortran, watch int32) int64 {
+	return call(func() (int64, error) {
+		c, err := pools.OpenComm(int(fortran), watch != 0)
+		if err != nil {
+			return 0, err
+		}
+		return handles.put(entry{comm: c, port: -1}), nil
+	})
+}
+
+// onComm runs f on the communicator of a handle.
+func onComm(h int64, f func(*pools.Comm) (int64, error)) int64 {
+	return call(func() (int64, error) {
+		e, ok := handles.get(h)
+		if !ok || e.comm == nil {
+			return badHandle(h), nil
+		}
+		return f(e.comm)
+	})
+}
+
+//export swg_comm_ready
+func swg_comm_ready(h int64, ms int32) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) {
+		ok, err := c.Ready(int(ms))
+		return int64(truth(ok)), err
+	}))
+}
+
+//export swg_comm_rank
+func swg_comm_rank(h int64) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) { return int64(c.Rank()), nil }))
+}
+
+//export swg_comm_size
+func swg_comm_size(h int64) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) { return int64(c.Size()), nil }))
+}
+
+//export swg_comm_broken
+func swg_comm_broken(h int64) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) { return int64(truth(c.Broken())), nil }))
+}
+
+//export swg_comm_peer
+func swg_comm_peer(h int64, rank int32, out *C.swg_peer) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) {
+		host, pid, workers := c.Peer(int(rank))
+		out.pid, out.workers = C.int32_t(pid), C.int32_t(workers)
+		put(out.host[:], host)
+		return 0, nil
+	}))
+}
+
+//export swg_comm_exit
+func swg_comm_exit(h int64, ms int32) int32 {
+	return int32(onComm(h, func(c *pools.Comm) (int64, error) {
+		n, err := c.Exit(int(ms))
+		return int64(n), err
+	}))
+}
+
+//export swg_open_ranks
+func swg_open_ranks(c *C.swg_config, comm int64, perRank int32, setup unsafe.Pointer, n uint64) int64 {
+	return onComm(comm, func(x *pools.Comm) (int64, error) {
+		cfg, err := config(c)
+		if err != nil {
+			return 0, err
+		}
+		cfg.Comm, cfg.PerRank = x, int(perRank)
+		if setup != nil {
+			cfg.Setup = append([]byte{}, unsafe.Slice((*byte)(setup), n)...)
+		}
+		e, err := pools.OpenEngine(cfg)
+		if err != nil {
+			return 0, err
+		}
+		return handles.put(entry{engine: e, port: -1}), nil
+	})
+}
+
+//export swg_rank_open
+func swg_rank_open(comm int64, c *C.swg_config) int64 {
+	return onComm(comm, func(x *pools.Comm) (int64, error) {
+		cfg, err := config(c)
+		if err != nil {
+			return 0, err
+		}
+		r, err := pools.OpenRank(x, pools.RankConfig{Workers: cfg.Workers, ArenaBytes: cfg.ArenaBytes, MaxTasks: cfg.MaxTasks})
+		if err != nil {
+			return 0, err
+		}
+		return handles.put(entry{rank: r, port: -1}), nil
+	})
+}
+
+// onRank runs f on the serving rank of a handle.
+func onRank(h int64, f func(*pools.Rank) (int64, error)) int64 {
+	return call(func() (int64, error) {
+		e, ok := handles.get(h)
+		if !ok || e.rank == nil {
+			return badHandle(h), nil
+		}
+		return f(e.rank)
+	})
+}
+
+//export swg_rank_get_info
+func swg_rank_get_info(h int64, out *C.swg_info) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) { fillInfo(out, r); return 0, nil }))
+}
+
+//export swg_rank_attach
+func swg_rank_attach(h int64, index, pid, child int32) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Attach(int(index), int(pid), child != 0) }))
+}
+
+//export swg_rank_hello
+func swg_rank_hello(h int64) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Hello() }))
+}
+
+//export swg_rank_refuse
+func swg_rank_refuse(h int64, code int32, text *C.char, off uint64) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) {
+		return 0, r.Refuse(pools.Code(code), C.GoString(text), off)
+	}))
+}
+
+//export swg_rank_next
+func swg_rank_next(h int64, at *C.uint64_t) (rc int32) {
+	defer guard(&rc)
+	e, ok := handles.get(h)
+	if !ok || e.rank == nil {
+		return int32(badHandle(h))
+	}
+	what, found, err := e.rank.Next()
+	if err != nil {
+		return int32(failed(err))
+	}
+	out := unsafe.Slice(at, 2)
+	out[0], out[1] = C.uint64_t(found[0]), C.uint64_t(found[1])
+	return int32(what)
+}
+
+//export swg_rank_look
+func swg_rank_look(h int64) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Look() }))
+}
+
+//export swg_rank_answer
+func swg_rank_answer(h int64, slot uint64) (rc int32) {
+	defer guard(&rc)
+	e, ok := handles.get(h)
+	if !ok || e.rank == nil {
+		return int32(badHandle(h))
+	}
+	if err := e.rank.Answer(slot); err != nil {
+		return int32(failed(err))
+	}
+	return 0
+}
+
+//export swg_rank_close
+func swg_rank_close(h int64) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) {
+		if err := r.Close(); err != nil {
+			return 0, err
+		}
+		handles.drop(func(_ int64, x entry) bool { return x.rank == r })
+		return 0, nil
+	}))
+}
