@@ -2,7 +2,10 @@ module github.com/schwimmbad-go/schwimmbad-go
 
 go 1.26
 
-require github.com/vmihailenco/msgpack/v5 v5.4.1
+require (
+	github.com/sbromberger/gompi v0.2.0
+	github.com/vmihailenco/msgpack/v5 v5.4.1
+)
 
 require (
 	github.com/sbromberger/gompi v0.2.0 // indirect

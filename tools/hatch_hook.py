@@ -31,7 +31,10 @@ gobuild = _load_gobuild()
 
 
 class GoBuildHook(BuildHookInterface):  # type: ignore[type-arg]
-    """Adds the libraries, their header and _build_info.py to the wheel; an editable install gets them in the source tree."""
+    """Adds the libraries, their header and _build_info.py to the wheel; an editable install gets them in the source tree.
+
+    Libraries for an MPI whose header is not here are left out, with a note.
+    """
 
     PLUGIN_NAME = "custom"
     _scratch: tempfile.TemporaryDirectory[str] | None = None
@@ -43,14 +46,16 @@ class GoBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         root = Path(self.root)
         if version == "editable":
-            gobuild.build(root / gobuild.PACKAGE, root)
+            made = gobuild.build(root / gobuild.PACKAGE, root)
         else:
             self._scratch = tempfile.TemporaryDirectory(prefix="schwimmbad-go-wheel-")
-            built = gobuild.build(Path(self._scratch.name), root)
-            build_data["force_include"] |= {str(path): f"schwimmbad_go/{inside}" for inside, path in built.items()}
-            for inside, path in built.items():
+            made = gobuild.build(Path(self._scratch.name), root)
+            build_data["force_include"] |= {str(path): f"schwimmbad_go/{inside}" for inside, path in made.files.items()}
+            for inside, path in made.files.items():
                 if inside.endswith(".so"):
                     _refuse_false_promise(platform_tag(), path)
+        for name, reason in made.skipped.items():  # shown by pip -v; the installed package keeps it in _build_info.py
+            self.app.display_warning(f"no {name} library: {reason}")
         build_data["pure_python"] = False
         # py3-none: the library is reached by ctypes, so one wheel serves every Python of the platform.
         build_data["tag"] = f"py3-none-{platform_tag()}"
