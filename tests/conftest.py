@@ -19,6 +19,7 @@ if str(Path(__file__).parent) not in sys.path:
 
 from helpers import leaks, tasks
 from helpers.gates import Gate
+from helpers.mpirun import family_fixture, runs  # noqa: F401 - fixtures
 from pools_under_test import KINDS, PoolKind
 
 # A hang inside the engine cannot be ended by a signal handler of Python's: the process is ended, with all stacks.
