@@ -10,7 +10,9 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/lifeline"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
@@ -67,7 +69,10 @@ type Comm struct {
 	rank  *Rank        // other ranks
 	peers []wire.RankInfo
 
-	sessions int64 // pools so far
+	leaving    bool
+	sessions   int64 // pools so far
+	lastJob    dispatch.JobID
+	generation uint32
 }
 
 // OpenComm begins to make a communicator of the ranks of the one with this Fortran handle (-1: the world). All its ranks have to make
@@ -193,8 +198,8 @@ func (c *Comm) Peer(rank int) (host string, pid, workers int) {
 	return p.Host, p.Pid, p.Workers
 }
 
-// Exit lets the other ranks leave and waits up to so many milliseconds until they have been told; it says how many messages could not
-// be delivered. Rank 0 calls it at its end, another rank when it has been told.
+// Exit lets the other ranks leave and waits up to so many milliseconds until they are about to; it says how many are not yet, for
+// another call. Rank 0 calls it at its end, another rank when it has been told to leave.
 func (c *Comm) Exit(ms int) (int, error) {
 	if !c.ready {
 		return 0, nil
@@ -205,19 +210,26 @@ func (c *Comm) Exit(ms int) (int, error) {
 	if c.comm.Rank() > 0 || c.Broken() {
 		return 0, nil
 	}
-	for r := 1; r < c.comm.Size(); r++ {
-		c.link.Send(r, wire.Message{Kind: wire.MsgExit}, nil, nil)
+	if !c.leaving {
+		c.leaving = true
+		for r := 1; r < c.comm.Size(); r++ {
+			c.link.Send(r, wire.Message{Kind: wire.MsgExit}, nil, nil)
+		}
 	}
-	left, err := c.drain(ms)
-	if c.server != nil && left == 0 && err == nil {
+	end := process.Monotonic() + int64(ms)*1e6
+	left, err := c.drain(end)
+	if c.server == nil || err != nil {
+		return left, err
+	}
+	left = c.server.Left(time.Duration(end - process.Monotonic()))
+	if left == 0 {
 		c.server.Close()
 	}
-	return left, err
+	return left, nil
 }
 
 // drain sends what is queued and waits until it has left.
-func (c *Comm) drain(ms int) (int, error) {
-	end := process.Monotonic() + int64(ms)*1e6
+func (c *Comm) drain(end int64) (int, error) {
 	for {
 		if _, err := mpiError(c.link.Progress()); err != nil {
 			return 0, err

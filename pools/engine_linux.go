@@ -104,7 +104,9 @@ func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
 		return dispatch.Config{}, fail(CodeArgument, "one rank without workers of its own has nobody to work")
 	}
 	// One chunk at each worker, one behind it, and some more to hand out at once.
-	return dispatch.Config{Workers: e.total, Depth: 2*e.total + min(e.total, 32)}, nil
+	return dispatch.Config{
+		Workers: e.total, Depth: 2*e.total + min(e.total, 32), FirstJob: c.lastJob, FirstGeneration: c.generation,
+	}, nil
 }
 
 // Start starts the workers of an engine that has a command for them.
@@ -279,6 +281,7 @@ func (e *Engine) Free() error {
 	}
 	if e.fleet != nil {
 		e.fleet.comm.begin(nil, nil)
+		e.fleet.comm.lastJob, e.fleet.comm.generation = e.sched.Marks()
 		if e.fleet.unsent() {
 			e.tr.Abandon() // a rank is gone: what MPI still means to read or write there stays
 		}

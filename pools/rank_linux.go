@@ -227,7 +227,7 @@ func (r *Rank) Answer(slot uint64) error {
 	}
 	c := r.chunk(dispatch.ChunkID(r.tr.Load(slot + offChunk)))
 	if c == nil || c.slot != slot || !c.posted {
-		return fail(CodeArgument, "no chunk at %d", slot)
+		return nil // of a pool that has ended meanwhile: nobody waits for it
 	}
 	brief := r.brief
 	c.posted = false
@@ -368,6 +368,9 @@ func (r *Rank) place(m *wire.Message, parts []wire.Part, size uint64) []byte {
 func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 	switch m.Kind {
 	case wire.MsgOpen:
+		if err := r.forgetAll(); err != nil {
+			return err
+		}
 		r.session, r.halted, r.crashes = int64(m.Chunk), false, 0
 		e := rankEvent{what: RankOpen}
 		if len(parts) > 0 {
@@ -375,6 +378,9 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 		}
 		r.events = append(r.events, e)
 	case wire.MsgClose:
+		for job := range r.inHand { // given up, or the pool would not end
+			r.cancel(job, true)
+		}
 		r.serving = false
 		r.events = append(r.events, rankEvent{what: RankClose})
 	case wire.MsgExit:
@@ -391,6 +397,29 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 		r.cancel(m.Job, m.Flags&wire.FlagKill != 0)
 	case wire.MsgTasks:
 		return r.accept(m, parts[0], at)
+	}
+	return nil
+}
+
+// forgetAll drops what belongs to the pool before: its chunks, which were given up, and its blobs, whose offsets mean nothing any
+// more. A chunk that the caller is running now stays in its slot until Answer.
+func (r *Rank) forgetAll() error {
+	for r.cfg.Workers > 0 && r.inFlight > 0 { // their workers have been killed
+		wake, ended, err := r.tr.Wait(10)
+		if err == nil {
+			err = r.attend(wake, ended)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	for _, c := range r.ready {
+		c.posted = false
+		r.done(c)
+	}
+	r.ready = r.ready[:0]
+	for off := range r.blobs {
+		r.drop(off)
 	}
 	return nil
 }
@@ -474,6 +503,13 @@ func (r *Rank) accept(m *wire.Message, part wire.Part, at []byte) error {
 	h.Put(at)
 	id := dispatch.ChunkID(m.Chunk)
 	c := r.slab(id)
+	if c.posted { // a stray of the pool before, which the caller is running at this moment
+		c.posted = false
+		r.inFlight--
+		if r.inHand[c.masterJob]--; r.inHand[c.masterJob] == 0 {
+			delete(r.inHand, c.masterJob)
+		}
+	}
 	*c = chunk{id: id, slot: slot, room: room, count: int(h.Count), first: int64(h.First), timeout: m.A, masterJob: m.Job,
 		parks: parks, brief: m.Flags&wire.FlagBrief != 0}
 	r.inHand[m.Job]++

@@ -51,6 +51,8 @@ type slab struct {
 	pages []*[pageSize]chunk
 	used  int32 // entries ever taken
 	free  int32 // latest freed first: it is the one still in the cache
+	first uint32 // generation before an entry's first one
+	last  uint32 // highest generation given out
 }
 
 func (b *slab) at(i int32) *chunk { return &b.pages[uint32(i)>>pageShift][i&(pageSize-1)] }
@@ -66,7 +68,9 @@ func (b *slab) take() (int32, *chunk) {
 		b.pages = append(b.pages, new([pageSize]chunk))
 	}
 	b.used++
-	return i, b.at(i)
+	c := b.at(i)
+	c.gen = b.first
+	return i, c
 }
 
 func (b *slab) put(i int32, c *chunk) {
@@ -89,10 +93,11 @@ func (b *slab) find(id ChunkID) (int32, *chunk) {
 }
 
 // rename gives a chunk about to be offered an id that no earlier offer had.
-func rename(i int32, c *chunk) ChunkID {
+func (b *slab) rename(i int32, c *chunk) ChunkID {
 	c.gen++
 	if c.gen == 0 { // 0 would make id 0, which means no chunk
 		c.gen = 1
 	}
+	b.last = max(b.last, c.gen)
 	return makeChunkID(i, c.gen)
 }

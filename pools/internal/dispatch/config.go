@@ -20,6 +20,10 @@ type Config struct {
 	FirstBytes int64
 	// WindowChunks is, per worker, how many undelivered chunks a Lazy job may have, default 64.
 	WindowChunks int
+	// FirstJob and FirstGeneration let ids go on where those of an earlier Scheduler ended (see Marks): who still answers that
+	// one must not be mistaken for somebody who answers this one.
+	FirstJob        JobID
+	FirstGeneration uint32
 	// WindowBytes is how many undelivered result bytes a Lazy job may have, default 256 MiB.
 	WindowBytes int64
 }

@@ -214,3 +214,33 @@ func TestShrink(t *testing.T) {
 		t.Errorf("delivered %+v", d)
 	}
 }
+
+// Ids of a scheduler that follows another are none that the first one gave out.
+func TestMarks(t *testing.T) {
+	first := New(Config{Workers: 2})
+	seen := make(map[ChunkID]bool)
+	for range 3 {
+		id := first.Begin(JobSpec{Tasks: 4, Chunk: 1})
+		for range 4 {
+			o, ok := first.Offer(id)
+			if !ok {
+				break
+			}
+			seen[o.Chunk] = true
+			first.Submit(o.Chunk, 1, 1, false)
+			first.Done(o.Chunk, Outcome{Done: 1})
+		}
+		first.End(id)
+	}
+	job, generation := first.Marks()
+	second := New(Config{Workers: 2, FirstJob: job, FirstGeneration: generation})
+	id := second.Begin(JobSpec{Tasks: 4, Chunk: 1})
+	if id <= job {
+		t.Fatalf("job %d after %d", id, job)
+	}
+	for range 4 {
+		if o, ok := second.Offer(id); ok && seen[o.Chunk] {
+			t.Fatalf("chunk id %#x again", o.Chunk)
+		}
+	}
+}

@@ -38,7 +38,7 @@ func (s *Scheduler) Offer(id JobID) (Offer, bool) {
 	c.short = j.short
 	j.holding++
 	o := Offer{
-		Chunk: rename(i, c), Job: id, First: c.first, Count: int(c.count),
+		Chunk: s.chunks.rename(i, c), Job: id, First: c.first, Count: int(c.count),
 		Block: s.block(j, c.count), Attempt: int(c.attempt), Fresh: fresh,
 	}
 	if c.count > 1 {

@@ -20,11 +20,14 @@ type Scheduler struct {
 
 // New returns a Scheduler without jobs.
 func New(c Config) *Scheduler {
-	s := &Scheduler{cfg: c.withDefaults(), byID: make(map[JobID]*job)}
-	s.chunks.free = none
+	s := &Scheduler{cfg: c.withDefaults(), byID: make(map[JobID]*job), lastJob: c.FirstJob}
+	s.chunks.free, s.chunks.first, s.chunks.last = none, c.FirstGeneration, c.FirstGeneration
 	s.SetWorkers(c.Workers)
 	return s
 }
+
+// Marks are the highest job id and generation given out so far, for the FirstJob and FirstGeneration of a successor.
+func (s *Scheduler) Marks() (JobID, uint32) { return s.lastJob, s.chunks.last }
 
 // SetWorkers changes how many workers are reckoned with from now on; less than 1 counts as 1, so that a pool whose
 // workers all died still has chunks ready for their successors.

@@ -131,6 +131,18 @@ func endsCleanly(c net.Conn) bool {
 	}
 }
 
+// Left waits until every worker has said goodbye, for so long at most, and says how many have not.
+func (s *Server) Left(limit time.Duration) int {
+	for end := time.Now().Add(limit); ; time.Sleep(time.Millisecond) {
+		s.mu.Lock()
+		n := len(s.conns)
+		s.mu.Unlock()
+		if n == 0 || time.Now().After(end) {
+			return n
+		}
+	}
+}
+
 // Close says goodbye to every worker: that the master ends is no accident.
 func (s *Server) Close() {
 	s.mu.Lock()
