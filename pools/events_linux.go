@@ -84,7 +84,7 @@ func (e *Engine) putEvent(p *port, j *job, id dispatch.ChunkID, first, count int
 		if gone.exit.Known {
 			flags |= EventExit
 		}
-		w[6], w[7] = int64(gone.exit.Pid), int64(gone.exit.Code)
+		w[6], w[7] = int64(gone.exit.Pid)|int64(gone.rank)<<32, int64(gone.exit.Code)
 	} else if slot != 0 {
 		w[6] = int64(e.tr.Load32(slot + process.ReplyWorker))
 	}

@@ -18,7 +18,7 @@ import (
 // What Rank.Next found.
 const (
 	RankChunk  = 1 // a chunk to run: its slot, and the time limit per task in ns; then call Answer
-	RankOpen   = 2 // a pool begins: set up as the bytes at this offset say (0: as the script said), so many; then call Hello
+	RankOpen   = 2 // a pool begins: set up as the BLOB frame at this offset says (0: as the script said); then call Hello
 	RankClose  = 3 // the pool ends
 	RankExit   = 4 // leave
 	RankNeeds  = 5 // the worker in this place has to be started
@@ -54,6 +54,7 @@ type Rank struct {
 	retired []retiredBlob
 	inHand  map[uint64]int // chunks, by job
 	lastJob uint64
+	server  int            // socket of the process that starts the workers, -1: there is none
 	parked  map[uint64]int // answers of a broadcast, by job
 	sending map[uint64]int // slots that MPI still reads
 	zombies map[uint64]bool
@@ -75,7 +76,7 @@ func OpenRank(c *Comm, cfg RankConfig) (*Rank, error) {
 		return nil, fail(CodeArgument, "rank %d cannot serve on this communicator", c.Rank())
 	}
 	r := &Rank{
-		comm: c, cfg: cfg, blobs: make(map[uint64]localBlob), inHand: make(map[uint64]int), parked: make(map[uint64]int),
+		comm: c, cfg: cfg, server: -1, blobs: make(map[uint64]localBlob), inHand: make(map[uint64]int), parked: make(map[uint64]int),
 		sending: make(map[uint64]int), zombies: make(map[uint64]bool),
 	}
 	if err := r.open(r, max(cfg.Workers, 1), cfg.ArenaBytes, cfg.MaxTasks, nil, nil); err != nil {
@@ -112,6 +113,14 @@ func (r *Rank) Hello() error {
 	}
 	r.comm.link.Send(0, wire.Message{Kind: wire.MsgHello, Chunk: uint64(r.session)}, []mpix.Part{{Data: b}}, nil)
 	r.serving = true
+	if r.cfg.Workers > 0 {
+		if r.session > 1 { // those of the pool before have its set-up
+			for i := range r.tr.Workers {
+				r.end(i, -1)
+			}
+		}
+		r.askForWorkers()
+	}
 	return r.flushLink()
 }
 
@@ -249,6 +258,9 @@ func (r *Rank) settle(c *chunk) {
 
 // bereft tells the master of a chunk that a worker took along when it died.
 func (r *Rank) bereft(c *chunk, l dispatch.Loss, x loss) {
+	if !x.exit.Known && !x.vanished {
+		x.exit.Code, x.exit.Known = r.askServer(x.exit.Pid)
+	}
 	m := wire.Message{Kind: wire.MsgLost, Chunk: uint64(c.id), Job: c.masterJob, A: int64(l.Running), B: int64(l.Block)}
 	m.C = int64(x.exit.Pid)<<32 | int64(boolWord(x.exit.Known))
 	m.D = int64(x.exit.Code)
@@ -256,6 +268,35 @@ func (r *Rank) bereft(c *chunk, l dispatch.Loss, x loss) {
 		m.Flags = wire.FlagKill
 	}
 	r.reply(c, m)
+}
+
+// Serves names the socket of the process that starts the workers: as their parent it knows how they ended.
+func (r *Rank) Serves(socket int) { r.server = socket }
+
+// askServer asks how a worker ended. The fork server answers at once, or is gone. The messages are those of _start.py: a letter and
+// a 64-bit number, then two of them, the second an error.
+func (r *Rank) askServer(pid int) (code int, known bool) {
+	if r.server < 0 {
+		return 0, false
+	}
+	request := binary.LittleEndian.AppendUint64([]byte{'W'}, uint64(pid))
+	if n, err := syscall.Write(r.server, request); n != len(request) || err != nil {
+		return 0, false
+	}
+	var reply [16]byte
+	for got := 0; got < len(reply); {
+		n, err := syscall.Read(r.server, reply[got:])
+		if err == syscall.EINTR {
+			continue
+		}
+		if n <= 0 || err != nil {
+			return 0, false
+		}
+		got += n
+	}
+	const unknown = 1 << 20
+	code = int(int64(binary.LittleEndian.Uint64(reply[:])))
+	return code, code != unknown
 }
 
 // reply sends reply block and results of a chunk, then forgets it.
@@ -374,7 +415,8 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 		r.session, r.halted, r.crashes = int64(m.Chunk), false, 0
 		e := rankEvent{what: RankOpen}
 		if len(parts) > 0 {
-			e.at = [2]uint64{r.tr.Offset(at), uint64(len(at))}
+			e.at[0] = r.tr.Offset(at)
+			r.tr.Store(process.CtlSetup, e.at[0]) // for workers that start from now on
 		}
 		r.events = append(r.events, e)
 	case wire.MsgClose:

@@ -191,6 +191,11 @@ func swg_rank_attach(h int64, index, pid, child int32) int32 {
 	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Attach(int(index), int(pid), child != 0) }))
 }
 
+//export swg_rank_server
+func swg_rank_server(h int64, socket int32) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) { r.Serves(int(socket)); return 0, nil }))
+}
+
 //export swg_rank_hello
 func swg_rank_hello(h int64) int32 {
 	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Hello() }))

@@ -77,7 +77,7 @@ typedef struct swg_peer {
 #define SWG_W_NEED 8        /* first index of a worker to start */
 #define SWG_W_EVENT 64      /* first event */
 #define SWG_MAX_EVENTS 96
-#define SWG_EVENT_WORDS 8   /* job, chunk, first task, results, slot offset, flags, pid or worker, exit code */
+#define SWG_EVENT_WORDS 8   /* job, chunk, first task, results, slot offset, flags, pid (with EVENT_LOST: plus rank << 32) or worker, exit code */
 #define SWG_W_OFFER 832     /* first offer */
 #define SWG_MAX_OFFERS 64
 #define SWG_OFFER_WORDS 8   /* job, chunk, slot offset, slot bytes, first task, tasks, attempt<<1|fresh, block */
@@ -112,7 +112,7 @@ typedef struct swg_peer {
 
 /* What swg_rank_next found. */
 #define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at[0]; at[1]: time limit per task [ns], 0 none. Then swg_rank_answer */
-#define SWG_RANK_OPEN 2   /* a pool begins: set up as the bytes at at[0] say (0: as the script said), at[1] of them; then swg_rank_hello */
+#define SWG_RANK_OPEN 2   /* a pool begins: set up as the BLOB frame at at[0] says (0: as the script said); then swg_rank_hello */
 #define SWG_RANK_CLOSE 3  /* the pool ends */
 #define SWG_RANK_EXIT 4   /* leave */
 #define SWG_RANK_NEEDS 5  /* worker at[0] has to be started; then swg_rank_attach */
@@ -190,14 +190,16 @@ int32_t swg_comm_peer(int64_t comm, int32_t rank, swg_peer *peer);
 /* At the end of the program. Rank 0 tells the others to leave; returns how many messages are undelivered after ms. */
 int32_t swg_comm_exit(int64_t comm, int32_t ms);
 
-/* Rank 0: open a pool of the other ranks, per_rank workers each, and of config->workers (may be 0) processes here. setup: bytes that
- * the ranks set themselves up with, NULL: as their own script says. The other functions on pools apply. */
+/* Rank 0: open a pool of the other ranks, per_rank workers each, and of config->workers (may be 0) processes here. setup: a BLOB
+ * frame that the ranks set themselves up with, NULL: as their own script says. The other functions on pools apply. */
 int64_t swg_open_ranks(const swg_config *config, int64_t comm, int32_t per_rank, const void *setup, uint64_t bytes);
 
 /* Other ranks: serve. config->workers processes run the chunks; 0: the caller does. */
 int64_t swg_rank_open(int64_t comm, const swg_config *config);
 int32_t swg_rank_get_info(int64_t rank, swg_info *info);
 int32_t swg_rank_attach(int64_t rank, int32_t index, int32_t pid, int32_t child);
+/* The socket of the process that starts the workers, if one does: it is asked how they ended (docs/PROTOCOL.md). */
+int32_t swg_rank_server(int64_t rank, int32_t socket);
 int32_t swg_rank_hello(int64_t rank);
 /* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
 int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);

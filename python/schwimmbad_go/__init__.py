@@ -84,11 +84,15 @@ def choose_pool(
         As the pool's constructor.
     """
     if mpi:
-        from .mpi import MPIPool, _diagnosis
+        from .mpi import MPIPool, OneProcess, _diagnosis
 
-        if not MPIPool.enabled():
-            raise SystemError(f"Tried to run with MPI but MPIPool not enabled. {_diagnosis()}")
-        return MPIPool(**kwargs)
+        refused = "Tried to run with MPI but MPIPool not enabled."
+        if not MPIPool.enabled() and not kwargs.get("master_works"):
+            raise SystemError(f"{refused} {_diagnosis()}")
+        try:
+            return MPIPool(**kwargs)
+        except OneProcess as error:  # a launcher, but not this MPI library's
+            raise SystemError(f"{refused} {error}") from error
     if processes != 1:
         from .multiprocessing import MultiPool
 

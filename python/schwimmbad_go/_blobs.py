@@ -7,6 +7,7 @@ large buffers left out, and compared with what was sent: equal bytes are not sen
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -19,6 +20,10 @@ from ._payload import Encoded
 MAX_FUNCTIONS: Final = 64  # kept in shared memory at once; a guess at how many a program alternates between
 MAX_FUNCTION_BYTES: Final = 512 << 20
 MAX_BUFFER_BYTES: Final = 1 << 30
+
+
+# Of this process, not of a pool: the ranks of an MPI job serve one pool after the other, and know functions by their serial.
+_serials = itertools.count(1)
 
 
 @dataclass(slots=True)
@@ -59,7 +64,6 @@ class Blobs:
 
     def __init__(self, engine: Engine, workers: int) -> None:
         self.engine = engine
-        self.serial = 0
         self.latest: Function | None = None
         self.functions: OrderedDict[int, Function] = OrderedDict()
         self.seen: dict[tuple[int, int], int] = {}  # address and length of a buffer: the job it was last sent in
@@ -105,17 +109,17 @@ class Blobs:
 
     def _store(self, data: Any, buffers: list[memoryview]) -> Function:
         arena = self.engine.arena
-        self.serial += 1
+        serial = next(_serials)
         places = [(self._find(b) or self._copy(b), b.nbytes) for b in buffers]
         head = L.FRAME_SIZE + 16 * len(buffers)
         at = self._alloc(head + len(data))
         L.FRAME.pack_into(
-            arena, at, L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, len(buffers), 0, 0, 0, 0, 0, len(data), self.serial, 0, 0, 0, 0
+            arena, at, L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, len(buffers), 0, 0, 0, 0, 0, len(data), serial, 0, 0, 0, 0
         )
         for i, place in enumerate(places):
             L.TABLE.pack_into(arena, at + L.FRAME_SIZE + 16 * i, *place)
         arena[at + head : at + head + len(data)] = data
-        return Function(data, places, self.serial, at)
+        return Function(data, places, serial, at)
 
     def _find(self, buffer: memoryview) -> int:
         """Where a buffer lies already, as part of another function: a small change beside the data must not cost the data.

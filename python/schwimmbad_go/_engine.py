@@ -21,11 +21,12 @@ from . import error as _error
 
 _CODES: Final = {
     -1: "internal", -2: "handle", -3: "argument", -4: "memory", -5: "system", -6: "init", -7: "start", -8: "terminated",
-    -9: "unsupported", -10: "ports",
+    -9: "unsupported", -10: "ports", -11: "mpi", -12: "rank_lost",
 }  # fmt: skip
 INIT: Final = -6
 START: Final = -7
 TERMINATED: Final = -8
+RANK_LOST: Final = -12
 
 
 class _Config(ctypes.Structure):
@@ -40,6 +41,21 @@ class _Info(ctypes.Structure):
         ("address", ctypes.c_uint64), ("length", ctypes.c_uint64), ("worker_fds", ctypes.c_int32 * 4),
         ("master_fds", ctypes.c_int32 * 5),
     )  # fmt: skip
+
+
+class MPIInfo(ctypes.Structure):
+    """What is known of MPI in this process."""
+
+    _fields_ = (
+        ("initialized", ctypes.c_int32), ("finalized", ctypes.c_int32), ("level", ctypes.c_int32), ("main_thread", ctypes.c_int32),
+        ("rank", ctypes.c_int32), ("size", ctypes.c_int32), ("version", ctypes.c_char * 256),
+    )  # fmt: skip
+
+
+class Peer(ctypes.Structure):
+    """What another rank told about itself."""
+
+    _fields_ = (("pid", ctypes.c_int32), ("workers", ctypes.c_int32), ("host", ctypes.c_char * 256))
 
 
 _STATS: Final = (
@@ -83,13 +99,36 @@ SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "swg_requeue": (_I32, _I64, _I64, _I32, _U64, _U64),
     "swg_reject": (_I32, _I64, _I64),
     "swg_kick": (_I32, _I64),
+    "swg_mpi_look": (_I32, ctypes.POINTER(MPIInfo)),
+    "swg_mpi_start": (_I32,),
+    "swg_mpi_stop": (_I32,),
+    "swg_mpi_abort": (_I32, _I32),
+    "swg_comm_open": (_I64, _I32, _I32),
+    "swg_comm_ready": (_I32, _I64, _I32),
+    "swg_comm_rank": (_I32, _I64),
+    "swg_comm_size": (_I32, _I64),
+    "swg_comm_broken": (_I32, _I64),
+    "swg_comm_peer": (_I32, _I64, _I32, ctypes.POINTER(Peer)),
+    "swg_comm_exit": (_I32, _I64, _I32),
+    "swg_open_ranks": (_I64, ctypes.POINTER(_Config), _I64, _I32, _P, _U64),
+    "swg_rank_open": (_I64, _I64, ctypes.POINTER(_Config)),
+    "swg_rank_get_info": (_I32, _I64, ctypes.POINTER(_Info)),
+    "swg_rank_attach": (_I32, _I64, _I32, _I32, _I32),
+    "swg_rank_server": (_I32, _I64, _I32),
+    "swg_rank_hello": (_I32, _I64),
+    "swg_rank_refuse": (_I32, _I64, _I32, ctypes.c_char_p, _U64),
+    "swg_rank_next": (_I32, _I64, ctypes.POINTER(_U64)),
+    "swg_rank_look": (_I32, _I64),
+    "swg_rank_answer": (_I32, _I64, _U64),
+    "swg_rank_close": (_I32, _I64),
 }
 
 _lock = threading.Lock()
 _fork_lock = threading.Lock()
 _library: Any = None
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_forking: Engine | None = None  # whose worker the child of the fork under way will be
+_mpi_library: Any = None
+_engines: weakref.WeakSet[Shared] = weakref.WeakSet()
+_forking: Shared | None = None  # whose worker the child of the fork under way will be
 
 
 def library_path() -> Path:
@@ -110,6 +149,29 @@ def library() -> Any:
         if _library is None:
             _library = _load(library_path())
         return _library
+
+
+def mpi_library(family: str) -> Any:
+    """The library with MPI, for the MPI library of this family, which must have been loaded. It serves all pools from then on,
+    unless the plain one was loaded before it: each then keeps its own.
+
+    Raises EngineError where it was not built.
+    """
+    global _library, _mpi_library
+    with _lock:
+        if isinstance(_mpi_library, _DeadLibrary):
+            _mpi_library()  # raises
+        if _mpi_library is None:
+            path = library_path()
+            path = path.with_name(f"{path.stem}_{family}{path.suffix}")
+            if not path.exists():
+                raise _error.EngineError(
+                    f"the engine was built without support for this MPI ({path} does not exist). Install its headers (mpi.h; "
+                    "Debian: libopenmpi-dev or libmpich-dev), then schwimmbad-go again, from source"
+                )
+            _mpi_library = _load(path)
+            _library = _library or _mpi_library
+        return _mpi_library
 
 
 def _load(path: Path) -> Any:
@@ -153,12 +215,13 @@ class _DeadLibrary:
 def _after_fork() -> None:
     """In a forked child: the engine is dead here, and the master's ends of the pipes must not stay open, or the workers
     would not notice the master's death."""
-    global _library, _lock, _fork_lock
+    global _library, _mpi_library, _lock, _fork_lock
     _lock = threading.Lock()
     _fork_lock = threading.Lock()
     if _library is None:
         return
     _library = _DeadLibrary()
+    _mpi_library = _mpi_library and _library
     for engine in list(_engines):
         engine.abandon(_library, keep_worker_ends=engine is _forking)
 
@@ -168,7 +231,7 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def forking_worker(engine: Engine) -> Iterator[None]:
+def forking_worker(engine: Shared) -> Iterator[None]:
     """Around the fork of a worker: the child keeps this engine's worker ends."""
     global _forking
     with _fork_lock:
@@ -179,16 +242,32 @@ def forking_worker(engine: Engine) -> Iterator[None]:
             _forking = None
 
 
-class Engine:
-    """One open engine. Every method checks the returned code; a closed handle is an error, not a crash."""
+def check(lib: Any, code: int) -> int:
+    """Pass a count on, turn a code into its exception."""
+    if code >= 0:
+        return code
+    text = lib.swg_last_error().decode(errors="replace")
+    if code == TERMINATED:
+        raise _error.PoolClosed(text)
+    if code == RANK_LOST:
+        raise _error.RankLost(f"{text}. MPI cannot go on without it: save what you have; the job ends with an error")
+    if _CODES.get(code) == "memory":
+        raise MemoryError(text)
+    raise _error.EngineError(f"{text} (engine error {_CODES.get(code, code)})")
 
-    def __init__(self, workers: int, max_tasks: int, command: list[str] | None) -> None:
-        self.lib = library()
+
+class Shared:
+    """What an engine and a serving rank have in common: memory and descriptors that they share with worker processes."""
+
+    lib: Any
+    handle: int
+
+    def _open(self, lib: Any, handle: int, get_info: Any) -> None:
+        self.lib = lib
         self.owner = os.getpid()
-        words = b"".join(os.fsencode(w) + b"\0" for w in command) + b"\0" if command else None
-        self.handle = self.check(self.lib.swg_open(_Config(L.ABI, workers, 0, max_tasks, words)))
+        self.handle = self.check(handle)
         info = _Info()
-        self.check(self.lib.swg_get_info(self.handle, info))
+        self.check(get_info(self.handle, info))
         self.worker_fds: tuple[int, ...] = tuple(info.worker_fds)
         self.master_fds: tuple[int, ...] = tuple(info.master_fds)
         memory = (ctypes.c_char * info.length).from_address(info.address)
@@ -197,14 +276,11 @@ class Engine:
 
     def check(self, code: int) -> int:
         """Pass a count on, turn a code into its exception."""
-        if code >= 0:
-            return code
-        text = self.lib.swg_last_error().decode(errors="replace")
-        if code == TERMINATED:
-            raise _error.PoolClosed(text)
-        if _CODES.get(code) == "memory":
-            raise MemoryError(text)
-        raise _error.EngineError(f"{text} (engine error {_CODES.get(code, code)})")
+        return code if code >= 0 else check(self.lib, code)
+
+    def attach(self, index: int, pid: int, child: bool) -> None:
+        """Tell of a worker that was started; pid 0: it could not be."""
+        raise NotImplementedError
 
     def abandon(self, dead: Any, keep_worker_ends: bool) -> None:
         """In a forked child: never call the library, close what belongs to the master and, unless the child is a worker
@@ -226,12 +302,49 @@ class Engine:
         with _fork_lock:
             self.master_fds = tuple(n for n in self.master_fds if n != fd)
 
+    def released(self) -> None:
+        """The descriptors are closed. Under the fork lock."""
+        self.master_fds = self.worker_fds = ()
+        _engines.discard(self)
+
+
+class Engine(Shared):
+    """One open engine. Every method checks the returned code; a closed handle is an error, not a crash.
+
+    Parameters
+    ----------
+    workers : int
+        Processes on this machine.
+    max_tasks : int
+        A worker is replaced after so many; 0: never.
+    command : list of str or None
+        Starts a worker; None: the caller does.
+    ranks : tuple or None
+        For MPI: library, communicator's handle, workers per rank, and the bytes of the ranks' set-up or None.
+    """
+
+    def __init__(
+        self, workers: int, max_tasks: int, command: list[str] | None, ranks: tuple[Any, int, int, bytes | None] | None = None
+    ) -> None:
+        words = b"".join(os.fsencode(w) + b"\0" for w in command) + b"\0" if command else None
+        config = _Config(L.ABI, workers, 0, max_tasks, words)
+        if ranks is None:
+            lib = library()
+            handle = lib.swg_open(config)
+        else:
+            lib, comm, per_rank, setup = ranks
+            handle = lib.swg_open_ranks(config, comm, per_rank, setup, len(setup or b""))
+        self._open(lib, handle, lib.swg_get_info)
+
+    def attach(self, index: int, pid: int, child: bool) -> None:
+        """Tell of a worker that was started; pid 0: it could not be."""
+        self.check(self.lib.swg_attach(self.handle, index, pid, child))
+
     def free(self) -> None:
         """Give memory and descriptors back. Their numbers may be anything from now on: no fork may run meanwhile."""
         with _fork_lock:
             self.check(self.lib.swg_free(self.handle))
-            self.master_fds = self.worker_fds = ()
-            _engines.discard(self)
+            self.released()
 
     def stats(self) -> dict[str, int]:
         """Counters since the engine was opened."""
@@ -252,6 +365,35 @@ class Engine:
         address = view.buf or 0
         ctypes.pythonapi.PyBuffer_Release(ctypes.byref(view))
         return address, data.nbytes
+
+
+class Rank(Shared):
+    """The serving end of an MPI rank other than 0.
+
+    Parameters
+    ----------
+    lib
+        The library.
+    comm : int
+        Handle of the communicator.
+    workers : int
+        Processes that run the tasks; 0: this one does.
+    max_tasks : int
+        A worker process is replaced after so many; 0: never.
+    """
+
+    def __init__(self, lib: Any, comm: int, workers: int, max_tasks: int) -> None:
+        self._open(lib, lib.swg_rank_open(comm, _Config(L.ABI, workers, 0, max_tasks, None)), lib.swg_rank_get_info)
+
+    def attach(self, index: int, pid: int, child: bool) -> None:
+        """Tell of a worker that was started; pid 0: it could not be."""
+        self.check(self.lib.swg_rank_attach(self.handle, index, pid, child))
+
+    def free(self) -> None:
+        """Give memory and descriptors back, and end the worker processes."""
+        with _fork_lock:
+            self.check(self.lib.swg_rank_close(self.handle))
+            self.released()
 
 
 class _PyBuffer(ctypes.Structure):

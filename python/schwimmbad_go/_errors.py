@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import socket
 import traceback
 from collections.abc import Iterable
@@ -16,7 +17,11 @@ from typing import Any, NamedTuple
 from . import _layout as L
 from . import error as _error
 
-PLAIN, EXIT, INTERRUPT, RESULT, READ = range(5)
+PLAIN, EXIT, INTERRUPT, RESULT, READ, TIMEOUT = range(6)
+
+#: Host and number of the MPI rank that this process belongs to; empty and None elsewhere: the master is on the same machine.
+host = ""
+rank: int | None = None
 
 
 class Record(NamedTuple):
@@ -29,6 +34,13 @@ class Record(NamedTuple):
     traceback: str
     pid: int
     exit_code: Any = None
+    host: str = ""  # empty: the master's
+    rank: int | None = None
+
+    def where(self) -> str:
+        """The worker, in words."""
+        place = "" if self.rank is None else f"rank {self.rank}, "
+        return f"{place}worker pid {self.pid} on {self.host or socket.gethostname()}"
 
 
 class Failed:
@@ -41,6 +53,38 @@ class Failed:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Failed, (tuple(self.record),)
+
+
+class OverTime(Exception):
+    """Raised in a task that exceeds its time limit, by a worker that cannot be ended for it."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"longer than {limit:g} s")
+        self.limit = limit
+
+
+class Limited:
+    """A function that is interrupted after a time.
+
+    By a signal, so in the main thread alone, and between two steps of the interpreter: compiled code that does not come back is
+    not reached. A worker process of its own (``isolate=True``) can be ended wherever it is.
+    """
+
+    def __init__(self, func: Any, limit: float) -> None:
+        self.func = func
+        self.limit = limit
+
+    def _ring(self, *_: Any) -> None:
+        raise OverTime(self.limit)
+
+    def __call__(self, *args: Any, **kwds: Any) -> Any:
+        before = signal.signal(signal.SIGALRM, self._ring)
+        signal.setitimer(signal.ITIMER_REAL, self.limit)
+        try:
+            return self.func(*args, **kwds)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, before)
 
 
 class Unsent:
@@ -78,13 +122,16 @@ def make_record(error: BaseException, what: int = PLAIN, skip: int = 1) -> Recor
     while skip > 0 and tb is not None and tb.tb_next is not None:
         tb, skip = tb.tb_next, skip - 1
     lines = "".join(traceback.format_exception(type(error), error, tb))
-    code = None
+    code: Any = None
     if isinstance(error, SystemExit):
         what = EXIT
         code = error.code if isinstance(error.code, (int, str, type(None))) else str(error.code)
     elif isinstance(error, KeyboardInterrupt):
         what = INTERRUPT
-    return Record(what, _survives(error), type_name(type(error)), _text(error), lines, os.getpid(), code)
+    elif isinstance(error, OverTime):
+        what = TIMEOUT
+        code = error.limit
+    return Record(what, _survives(error), type_name(type(error)), _text(error), lines, os.getpid(), code, host, rank)
 
 
 def _text(error: BaseException) -> str:
@@ -107,7 +154,7 @@ def _survives(error: BaseException) -> bytes | None:
 
 def rebuild(record: Record, index: int) -> BaseException:
     """The exception to raise (or to put in the task's place) on the master."""
-    where = f"task {index}, worker pid {record.pid} on {socket.gethostname()}"
+    where = f"task {index}, {record.where()}"
     exc = _exception(record, index, where)
     exc.__cause__ = _error.RemoteTraceback(f'\n"""\n{record.traceback}"""')
     _error.add_note(exc, where)
@@ -121,6 +168,11 @@ def _exception(record: Record, index: int, where: str) -> BaseException:
         )
     if record.what == INTERRUPT:
         return _error.TaskInterrupt(f"{where}: the task raised KeyboardInterrupt", index=index)
+    if record.what == TIMEOUT:
+        return _error.TaskTimeout(
+            f"{where}: the task ran longer than the limit of {record.exit_code} s per task and was interrupted",
+            index=index, pid=record.pid, host=record.host or socket.gethostname(), timeout=record.exit_code,
+        )  # fmt: skip
     if record.what == RESULT:
         return _error.PicklingError(
             f"{where}: the result cannot be pickled: {record.type_name}: {record.text}. Return plain data, or install "

@@ -290,16 +290,20 @@ class Job:
         return _Flawed(values) if flags & L.HAS_ERRORS else values
 
     def _lost(self, index: int, flags: int, pid: int, code: int) -> BaseException:
-        host = socket.gethostname()
+        pid, rank = pid & 0xFFFFFFFF, pid >> 32
+        host = self.runner.host_of(rank) if rank else socket.gethostname()
+        where = f"pid {pid} on {host}" + (f", rank {rank}" if rank else "")
         if flags & L.EVENT_TIMEOUT:
             return _error.TaskTimeout(
-                f"task {index} ran longer than the limit of {self.call.timeout} s per task; its worker (pid {pid} on {host}) "
+                f"task {index} ran longer than the limit of {self.call.timeout} s per task; its worker ({where}) "
                 "was ended and replaced",
                 index=index, pid=pid, host=host, timeout=self.call.timeout,
             )  # fmt: skip
-        known: int | None = code if flags & L.EVENT_EXIT else self.runner.starter.exit_code(pid)
+        known: int | None = code if flags & L.EVENT_EXIT else None
+        if known is None and not rank:
+            known = self.runner.starter.exit_code(pid)
         return _error.WorkerLost(
-            f"task {index} was lost: its worker (pid {pid} on {host}) died, {_ending(known)}. The worker has been replaced and "
+            f"task {index} was lost: its worker ({where}) died, {_ending(known)}. The worker has been replaced and "
             "other tasks are not affected; retries=1 runs such a task once more",
             index=index, pid=pid, host=host, exitcode=known,
         )  # fmt: skip
@@ -414,7 +418,7 @@ def raise_start_failure(runner: Any, port: Port, code: int, text: str) -> None:
         error = _errors.rebuild(record, -1)
         notes = getattr(error, "__notes__", None)
         if notes:
-            notes[-1] = f"raised by the initializer in worker pid {record.pid} on {socket.gethostname()}"
+            notes[-1] = f"raised by the initializer in {record.where()}"
         raise error
     if code == START:
         raise _error.WorkerLost(text)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
 import time
 import types
 from collections.abc import Generator
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from . import _layout as L
 from . import error as _error
@@ -21,7 +22,10 @@ from ._job import Job, raise_start_failure
 from ._payload import Encoded, encode_pickle
 from ._pump import Pump
 from ._results import AsyncResult
-from ._start import ForkServerStarter, ForkStarter, Initializer, spawn_command, write_setup
+from ._start import ForkServerStarter, ForkStarter, Initializer, blob_frame, spawn_command, write_setup, write_setup_frame
+
+if TYPE_CHECKING:
+    from ._ranks import Link
 
 _MAX_KEYS: Final = 4096
 
@@ -69,8 +73,7 @@ class Runner:
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
         self.plain: dict[int, tuple[Any, Function, int]] = {}  # functions that are plain references, by id
-        command = spawn_command() if method == "spawn" else None
-        self.engine = Engine(workers, max_tasks, command)
+        self.engine = self._make_engine(method, initializer, max_tasks)
         self.arena = self.engine.arena
         self.blobs = Blobs(self.engine, workers)
         try:
@@ -79,6 +82,13 @@ class Runner:
             self.terminate()
             self.join()
             raise
+
+    def _make_engine(self, method: str, initializer: Initializer, max_tasks: int) -> Engine:
+        return Engine(self.workers, max_tasks, spawn_command() if method == "spawn" else None)
+
+    def host_of(self, rank: int) -> str:
+        """Where an MPI rank runs; other pools have none."""
+        return socket.gethostname()
 
     def _start(self, method: str, initializer: Initializer) -> None:
         engine = self.engine
@@ -203,7 +213,7 @@ class Runner:
                 self.starter.start(index)
             except BaseException:  # whatever kept this thread from it: the places go to another caller
                 for missed in needs[k:]:
-                    engine.lib.swg_attach(engine.handle, missed, 0, 0)
+                    engine.attach(missed, 0, False)
                 raise
 
     def raise_code(self, port: Port, code: int) -> None:
@@ -323,8 +333,9 @@ class Runner:
         if pump is not None:
             pump.close()
 
-    def join(self) -> None:
-        """Wait until the workers have left, then give everything back."""
+    def join(self, deadline: float | None = None) -> None:
+        """Wait until the workers have left, then give everything back. Past the deadline, a value of ``time.monotonic()``, it gives
+        up waiting."""
         engine = self.engine
         with self.lock:
             if self.freed:
@@ -332,19 +343,23 @@ class Runner:
             self.joiners += 1  # the engine stays until the last of us is out
         try:
             while engine.check(engine.lib.swg_join(engine.handle, 100)) != 0:
-                pass
+                if deadline is not None and self.overdue(deadline):
+                    break
         finally:
             with self.lock:
                 self.joiners -= 1
-        starter = getattr(self, "starter", None)
-        if starter is not None:
-            starter.close()
+        self._close_starter()
         pump = self.pump
         if pump is not None and pump is not threading.current_thread():
             pump.close()
             pump.join()
         self.dead = self.joined = True
         self.free_if_unused()
+
+    def _close_starter(self) -> None:
+        starter = getattr(self, "starter", None)
+        if starter is not None:
+            starter.close()
 
     def free(self) -> None:
         """Give back memory and descriptors; nobody uses them any more. Under the lock."""
@@ -356,6 +371,56 @@ class Runner:
         self.blobs.functions.clear()
         self.plain.clear()
         self.engine.free()
+
+
+class RankRunner(Runner):
+    """Engine, ranks and ports of an MPIPool, on rank 0.
+
+    Parameters
+    ----------
+    link : Link
+        The ranks.
+    local : int
+        Worker processes on rank 0.
+    initializer : Initializer
+    max_tasks : int
+        A worker process is replaced after so many; 0: never.
+    """
+
+    def __init__(self, link: Link, local: int, initializer: Initializer, max_tasks: int) -> None:
+        self.link = link
+        self.zygote = link.zygote if local else None
+        super().__init__(local, "ranks", initializer, max_tasks)
+
+    def _make_engine(self, method: str, initializer: Initializer, max_tasks: int) -> Engine:
+        link = self.link
+        setup = None
+        if link.pools > 0:  # the ranks know the script's first pool alone
+            pair = (initializer.func, initializer.args)
+            data = bytes(Encoder(Snapshot()).encode(pair, _in_band, "the initializer")[1])
+            setup = blob_frame(data)
+        engine = Engine(self.workers, max_tasks, None, (link.job.lib, link.handle, max(link.workers, 1), setup))
+        link.pools += 1
+        return engine
+
+    def host_of(self, rank: int) -> str:
+        """Where a rank runs."""
+        return self.link.host_of(rank)
+
+    def _close_starter(self) -> None:
+        """The zygote is the link's: the next pool needs it."""
+
+    def _start(self, method: str, initializer: Initializer) -> None:
+        self.snapshot = Snapshot()  # the ranks have run the same script up to here
+        self.encoder = Encoder(self.snapshot)
+        self.starter = self.zygote or SpawnStarter()
+        if self.zygote is not None:
+            if self.link.pools > 1:
+                pair = (initializer.func, initializer.args)
+                write_setup_frame(self.engine, bytes(self.encoder.encode(pair, _in_band, "the initializer")[1]))
+            self.zygote.connect(self.engine)
+            for index in range(self.workers):
+                self.zygote.start(index)
 
 
 def _in_band(obj: Any) -> Encoded:

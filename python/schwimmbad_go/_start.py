@@ -7,13 +7,13 @@ unguarded script does not multiply itself.
 
 from __future__ import annotations
 
-import array
 import ctypes
 import importlib
 import os
 import pickle
 import signal
 import socket
+import stat
 import struct
 import sys
 import threading
@@ -130,7 +130,7 @@ class ForkStarter:
             pid = quiet_fork()
             if pid == 0:
                 self._child(index)
-        engine.check(engine.lib.swg_attach(engine.handle, index, pid, 1))
+        engine.attach(index, pid, True)
         return pid
 
     def _child(self, index: int) -> NoReturn:
@@ -171,10 +171,20 @@ def write_setup(engine: _engine.Engine, prefix: str, initializer: bytes) -> None
     """Leave in shared memory what a fresh worker reads first."""
     packages = [p for p in ("multiprocessing", "multiprocess") if f"{p}.process" in sys.modules]
     data = pickle.dumps((prefix, sys.path, sys.argv, packages, initializer), 5)
-    at = engine.check(engine.lib.swg_alloc(engine.handle, L.FRAME_SIZE + len(data)))
-    L.FRAME.pack_into(engine.arena, at, L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, 0, 0, 0, 0, 0, 0, len(data), 0, 0, 0, 0, 0)
-    engine.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + len(data)] = data
+    write_setup_frame(engine, data)
+
+
+def write_setup_frame(engine: _engine.Engine, data: bytes) -> None:
+    """Leave pickled bytes where workers look for their set-up."""
+    frame = blob_frame(data)
+    at = engine.check(engine.lib.swg_alloc(engine.handle, len(frame)))
+    engine.arena[at : at + len(frame)] = frame
     engine.check(engine.lib.swg_set_setup(engine.handle, at))
+
+
+def blob_frame(data: bytes) -> bytes:
+    """A frame around pickled bytes."""
+    return L.FRAME.pack(L.MAGIC, L.TYPE_BLOB, L.PICKLE, 0, 0, 0, 0, 0, 0, 0, len(data), 0, 0, 0, 0, 0) + data
 
 
 def enter(setup: Any, index: int) -> tuple[Callable[..., Any] | None, tuple[Any, ...]]:
@@ -191,36 +201,35 @@ def enter(setup: Any, index: int) -> tuple[Callable[..., Any] | None, tuple[Any,
     return func, args
 
 
-class ForkServerStarter:
-    """Forks workers from a fresh, single-threaded interpreter beside this process."""
+class ServedStarter:
+    """Lets another process fork workers: one with a single thread, from which a fork is safe."""
 
     prefix = "ForkServerPoolWorker"
+    socket: socket.socket
+    pid: int  # of that process
 
-    def __init__(self, engine: _engine.Engine) -> None:
-        import subprocess
-
-        self.engine = engine
+    def __init__(self) -> None:
         self.started = 0
         self.lock = threading.Lock()
-        ours, theirs = socket.socketpair()
-        with ours, theirs:
-            self.process = subprocess.Popen(
-                _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),)
-            )
-            # The descriptors go over the socket: pass_fds would keep the numbers, which may be anything here.
-            socket.send_fds(ours, [b"f"], list(engine.worker_fds))
-            self.socket = ours.dup()
+        self.engine: _engine.Shared | None = None
+
+    def connect(self, engine: _engine.Shared) -> None:
+        """From now on workers are those of this engine. The descriptors go over the socket: inherited ones would keep their
+        numbers, which may be anything there."""
+        self.engine = engine
+        socket.send_fds(self.socket, [_REQUEST.pack(b"F", 0)], list(engine.worker_fds))
         engine.add_master_fd(self.socket.fileno())
 
     def start(self, index: int) -> int:
         """Start worker `index`; returns its pid."""
+        assert self.engine is not None
         self.started += 1
-        pid = self._ask(b"S", index | self.started << 32)
-        engine = self.engine
-        engine.check(engine.lib.swg_attach(engine.handle, index, pid, 0))
+        pid = self.ask(b"S", index | self.started << 32)
+        self.engine.attach(index, pid, False)
         return pid
 
-    def _ask(self, what: bytes, value: int) -> int:
+    def ask(self, what: bytes, value: int) -> int:
+        """One request and its answer."""
         try:
             with self.lock:  # or two threads would get each other's replies: a stranger would be taken for a worker, and killed
                 self.socket.sendall(_REQUEST.pack(what, value))
@@ -235,12 +244,12 @@ class ForkServerStarter:
         return int(value)
 
     def _gone(self) -> _error.EngineError:
-        return _error.EngineError(f"the fork server (pid {self.process.pid}) has ended; make a new pool")
+        return _error.EngineError(f"the fork server (pid {self.pid}) has ended; make a new pool")
 
     def exit_code(self, pid: int) -> int | None:
         """Exit code of a worker that is dead: it is the server's child, so the server knows."""
         try:
-            code = self._ask(b"W", pid)
+            code = self.ask(b"W", pid)
         except (OSError, _error.EngineError):
             return None
         return None if code == _UNKNOWN else code
@@ -250,32 +259,144 @@ class ForkServerStarter:
         if self.socket.fileno() >= 0:
             # Not close() alone: the server sees the end of the stream even if some other process has inherited our end.
             self.socket.shutdown(socket.SHUT_RDWR)
-            self.engine.drop_master_fd(self.socket.fileno())
+            if self.engine is not None:
+                self.engine.drop_master_fd(self.socket.fileno())
             self.socket.close()
+        self.reap()
+
+    def reap(self) -> None:
+        """Wait for the server's end."""
+        raise NotImplementedError
+
+
+class ForkServerStarter(ServedStarter):
+    """Forks workers from a fresh, single-threaded interpreter beside this process."""
+
+    def __init__(self, engine: _engine.Engine) -> None:
+        import subprocess
+
+        super().__init__()
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self.process = subprocess.Popen(
+                _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),)
+            )
+            self.pid = self.process.pid
+            self.socket = ours.dup()
+        self.connect(engine)
+
+    def reap(self) -> None:
+        """Wait for the server's end."""
         self.process.wait()
 
 
+class Zygote(ServedStarter):
+    """Forks workers from a copy of this process as it was before MPI: with the script's state, without anything of MPI's.
+
+    MPI promises nothing for a child that is forked after MPI_Init, and a worker that replaces a dead one has to come from
+    somewhere. Call it before MPI is started.
+
+    Parameters
+    ----------
+    initializer : Initializer
+        For workers of the first pool; those of later ones find theirs in the shared memory.
+    """
+
+    prefix = "MPIPoolWorker"
+
+    def __init__(self, initializer: Initializer) -> None:
+        import multiprocessing.process  # noqa: F401  (so that a worker can say its name there)
+
+        super().__init__()
+        ours, theirs = socket.socketpair()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()  # or the copy would print what is buffered again
+        self.owner = os.getpid()
+        self.pid = quiet_fork()
+        if self.pid == 0:
+            try:
+                _become_zygote(theirs)
+                serve_requests(theirs, self.prefix, initializer)
+            except BaseException:  # nothing may return into the script in this process
+                sys.excepthook(*sys.exc_info())
+            finally:
+                os._exit(1)
+        theirs.close()
+        self.socket = ours
+
+    def reap(self) -> None:
+        """Wait for the zygote's end."""
+        if self.owner == os.getpid() and self.pid:
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:  # somebody else's wait() took it
+                pass
+            self.pid = 0
+
+
+def _become_zygote(own: socket.socket) -> None:
+    """Keep nothing of the launcher's: a child that has its variables and starts MPI ends there, and its pipes and sockets would
+    keep it waiting for a process that is no rank."""
+    from . import _libmpi
+
+    clean = _libmpi.scrubbed()
+    for name in set(os.environ) - set(clean):
+        del os.environ[name]
+    for entry in os.listdir("/proc/self/fd"):
+        fd = int(entry)
+        if fd <= 2 or fd == own.fileno():
+            continue
+        try:
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+                os.close(fd)
+        except OSError:  # the directory's own descriptor
+            continue
+
+
 def serve_forks(fd: int) -> NoReturn:
-    """The fork server: one request at a time, until the master closes the socket."""
+    """The fork server's entry: a fresh interpreter with a socket to its master."""
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
+    serve_requests(sock, ForkServerStarter.prefix, None)
+
+
+def serve_requests(sock: socket.socket, prefix: str, initializer: Initializer | None) -> NoReturn:
+    """Fork workers, one request at a time, until the master closes the socket."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     import mmap
 
-    _, raw, _, _ = sock.recvmsg(1, socket.CMSG_SPACE(4 * 4))
-    fds = array.array("i")
-    fds.frombytes(raw[0][2][: 4 * fds.itemsize])
-    _worker.follow_master(fds[2])
-    arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
+    fds: list[int] = []
+    arena = memoryview(b"")
     ended: dict[int, int] = {}  # exit codes nobody has asked for yet
     while True:
-        request = sock.recv(_REQUEST.size, socket.MSG_WAITALL)
-        _reap(ended)
-        if len(request) < _REQUEST.size:
+        try:
+            request, received, _, _ = socket.recv_fds(sock, _REQUEST.size, 4)
+        except ConnectionResetError:
+            request = b""
+        if len(request) < _REQUEST.size:  # requests are small: they come whole
             os._exit(0)
         what, value = _REQUEST.unpack(request)
+        if what == b"F":  # the workers of another engine, from now on
+            for fd in fds:
+                os.close(fd)
+            fds = list(received)
+            for fd in fds:
+                os.set_inheritable(fd, False)
+            arena = memoryview(mmap.mmap(fds[-1], 0)).cast("B")
+            if initializer is None:
+                _worker.follow_master(fds[2])
+            continue
+        _reap(ended, value if what == b"W" else 0)
         if what == b"W":
             sock.sendall(_REPLY.pack(ended.pop(value, _UNKNOWN), 0))
+            continue
+        if what == b"R":  # the rank that the workers belong to, which nobody knew before MPI was there
+            from . import _errors
+
+            _errors.rank, _errors.host = value, socket.gethostname()
+            sock.sendall(_REPLY.pack(0, 0))
             continue
         try:
             pid = os.fork()
@@ -284,15 +405,16 @@ def serve_forks(fd: int) -> NoReturn:
             continue
         if pid == 0:
             sock.close()
-            _forked(value & 0xFFFFFFFF, value >> 32, arena, list(fds))
+            _forked(value & 0xFFFFFFFF, value >> 32, arena, fds, prefix, initializer)
         sock.sendall(_REPLY.pack(pid, 0))
 
 
-def _reap(ended: dict[int, int]) -> None:
-    """Collect the workers that have died. The engine has seen the death of one it asks about, so it is here."""
+def _reap(ended: dict[int, int], asked: int) -> None:
+    """Collect the workers that have died. The engine has seen the death of one it asks about, so that one is here, or about to
+    be: the kernel tells of a death a moment before the status can be had."""
     while True:
         try:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            pid, status = os.waitpid(asked if asked and asked not in ended else -1, 0 if asked and asked not in ended else os.WNOHANG)
         except ChildProcessError:
             return
         if pid == 0:
@@ -300,11 +422,22 @@ def _reap(ended: dict[int, int]) -> None:
         ended[pid] = os.waitstatus_to_exitcode(status)
 
 
-def _forked(index: int, number: int, arena: memoryview, fds: list[int]) -> NoReturn:
+def _forked(
+    index: int, number: int, arena: memoryview, fds: list[int], prefix: str, own: Initializer | None
+) -> NoReturn:
     try:
         channel = _worker.Channel(index, arena, fds)
         try:
-            initializer, initargs = enter(pickle.loads(channel.setup() or b"N."), number - 1)
+            setup = pickle.loads(channel.setup() or b"N.")
+            initializer: Callable[..., Any] | None
+            if own is not None and setup is None:  # as the script said before the fork
+                name_process(prefix, number)
+                initializer, initargs = own.func, own.args
+            elif own is not None:
+                name_process(prefix, number)
+                initializer, initargs = setup
+            else:
+                initializer, initargs = enter(setup, number - 1)
         except Exception as error:  # the user's initializer is being unpickled
             from . import _errors
 

@@ -28,6 +28,7 @@ from ._reply import Chunk, Heap
 # 100 us, and the writing (some 2 us) stays below 2 % of it.
 FLUSH_NS: Final = 100_000
 SHORT_BLOCK_NS: Final = 20_000
+LOOK_NS: Final = 1_000_000  # between two looks for messages: a look costs about a microsecond
 _UNUSUAL: Final = L.UNPACK_STAR | L.UNPACK_APPLY | L.SOME_UNSENT | L.TIMED
 
 
@@ -51,6 +52,10 @@ class Channel:
         cells, size = (L.WORD.unpack_from(arena, at)[0] for at in (L.CTL_CELLS, L.CTL_CELL_SIZE))
         self.cell: int = cells + index * size
         self.max_tasks: int = L.WORD.unpack_from(arena, L.CTL_MAX_TASKS)[0]
+
+    def tell(self, slot: int, generation: int) -> None:
+        """The reply in a slot is complete."""
+        os.write(self.answer, L.RECORD.pack(slot >> L.PAGE_SHIFT, generation))
 
     def control(self, code: int) -> None:
         """Tell the master what happens to this worker."""
@@ -150,6 +155,8 @@ class Worker:
         self.heap = Heap(channel)
         self.functions = Functions(channel)
         self.tasks = self.chunks = self.busy = 0
+        self.look: Callable[[], None] | None = None  # where nobody else sets the cancel word while a chunk runs
+        self.limit = 0.0  # s per task, where nobody else watches the time
         self.pinned: list[tuple[int, list[Any]]] = []
         # What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
         # after each chunk.
@@ -220,6 +227,8 @@ class Worker:
         except BaseException as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
+        if flags & L.TIMED and self.limit:
+            func = _errors.Limited(func, self.limit)
         if flags & L.SOME_UNSENT:
             calls: Any = map(_errors.Guard(func, flags), tasks)
         elif flags & L.UNPACK_STAR:
@@ -261,7 +270,8 @@ class Worker:
         after `results`, and after `error` of the task behind them."""
         arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
-        start = flushed = now = monotonic_ns()
+        start = flushed = looked = now = monotonic_ns()
+        look = self.look
         at = done.done + len(results)
         most = count  # tasks that this worker may still run
         if self.channel.max_tasks:
@@ -297,6 +307,9 @@ class Worker:
                     done.put(results)
                 self.tasks += count
                 return L.COMPLETE
+            if look is not None and now - looked > LOOK_NS:
+                looked = now
+                look()
             stop = at >= most or L.WORD32.unpack_from(arena, cancel_at)[0] or budget and now - start >= budget
             if results and (stop or now - flushed >= FLUSH_NS):
                 done.put(results)
@@ -317,7 +330,7 @@ class Worker:
         retire = 0 < channel.max_tasks <= self.tasks
         if retire:
             L.WORD.pack_into(arena, channel.cell + L.CELL_EXIT, 1)
-        os.write(channel.answer, L.RECORD.pack(done.slot >> L.PAGE_SHIFT, generation))
+        channel.tell(done.slot, generation)
         L.IDLE.pack_into(arena, self.claim_at, 0, 0, 0, 0, self.tasks, self.chunks, self.busy)
         if retire:
             channel.control(L.RETIRED)

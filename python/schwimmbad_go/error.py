@@ -19,6 +19,7 @@ __all__ = [
     "PoolError",
     "PoolTimeout",
     "PoolUnavailable",
+    "RankLost",
     "RemoteError",
     "RemoteTraceback",
     "TaskExit",
@@ -93,6 +94,11 @@ class WorkerLost(PoolError, RuntimeError):
         self.host = host
         self.exitcode = exitcode
         self.worker = worker
+
+
+class RankLost(WorkerLost):
+    """The process of an MPI rank died. MPI cannot go on without it, so the pool is of no use any more, and the job ends with an
+    exit code that is not 0."""
 
 
 class TaskTimeout(PoolError, TimeoutError):

@@ -49,8 +49,8 @@ const (
 // slab hands out chunks by index. Pages, not one slice: chunks never move, so pointers stay valid while more are taken.
 type slab struct {
 	pages []*[pageSize]chunk
-	used  int32 // entries ever taken
-	free  int32 // latest freed first: it is the one still in the cache
+	used  int32  // entries ever taken
+	free  int32  // latest freed first: it is the one still in the cache
 	first uint32 // generation before an entry's first one
 	last  uint32 // highest generation given out
 }

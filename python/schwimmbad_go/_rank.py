@@ -1,0 +1,135 @@
+"""What the ranks other than 0 do inside `MPIPool()`: serve the master's pools.
+
+The tasks run here, in the rank's own process and main thread, so that they may use MPI themselves; or, in worker processes that were
+forked before MPI was started, so that a crash of theirs costs one task.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import pickle
+import signal
+import socket
+import sys
+import traceback
+from typing import NoReturn
+
+from . import _engine, _errors, _payload, _worker
+from . import _layout as L
+from ._ranks import Link
+from ._reply import Heap
+from ._start import Initializer
+
+_CHUNK, _OPEN, _CLOSE, _EXIT, _NEEDS, _RESUME = range(1, 7)
+
+
+class RankChannel(_worker.Channel):
+    """Connects the worker in this process to the rank's own end of the pool."""
+
+    def __init__(self, rank: _engine.Rank) -> None:
+        super().__init__(0, rank.arena, rank.worker_fds)
+        self.rank = rank
+        self.max_tasks = 0  # this process cannot be replaced
+
+    def tell(self, slot: int, generation: int) -> None:
+        """The reply in a slot is complete."""
+        self.rank.check(self.rank.lib.swg_rank_answer(self.rank.handle, slot))
+
+    def look(self) -> None:
+        """Take in what has come: the running chunk may have been given up."""
+        self.rank.check(self.rank.lib.swg_rank_look(self.rank.handle))
+
+
+class Server:
+    """One rank at work.
+
+    Parameters
+    ----------
+    link : Link
+    initializer : Initializer
+        For the first pool; later ones bring theirs.
+    max_tasks : int
+        A worker process is replaced after so many; 0: never.
+    """
+
+    def __init__(self, link: Link, initializer: Initializer, max_tasks: int) -> None:
+        self.initializer = initializer
+        self.zygote = zygote = link.zygote
+        self.rank = _engine.Rank(link.job.lib, link.handle, link.workers, max_tasks)
+        _errors.rank, _errors.host = link.rank, socket.gethostname()
+        self.channel = RankChannel(self.rank)
+        self.worker = _worker.Worker(self.channel)
+        if zygote is None:
+            self.worker.look = self.channel.look
+            return
+        zygote.connect(self.rank)
+        zygote.ask(b"R", link.rank)
+        self.rank.check(self.rank.lib.swg_rank_server(self.rank.handle, zygote.socket.fileno()))
+        for index in range(link.workers):
+            zygote.start(index)
+
+    def serve(self) -> None:
+        """Until the master's program ends."""
+        rank, worker, arena = self.rank, self.worker, self.rank.arena
+        following, handle = rank.lib.swg_rank_next, rank.handle
+        at = (ctypes.c_uint64 * 2)()
+        while True:
+            what = following(handle, at)
+            if what == _CHUNK:
+                slot = at[0]
+                worker.limit = at[1] / 1e9
+                worker.run(slot, L.WORD32.unpack_from(arena, slot + L.SLOT_FRAME + 28)[0])
+            elif what == _OPEN:
+                self.open(at[0])
+            elif what == _EXIT:
+                break
+            elif what == _NEEDS:
+                assert self.zygote is not None
+                self.zygote.start(at[0])
+            else:
+                rank.check(what)
+        rank.free()
+
+    def open(self, setup: int) -> None:
+        """A pool begins."""
+        rank = self.rank
+        self.worker.functions = _worker.Functions(self.channel)
+        if self.zygote is None:
+            self.worker.heap = Heap(self.channel)
+            try:
+                initializer = self.initializer
+                if setup:
+                    initializer = Initializer(*pickle.loads(self.channel.setup() or b"N."))
+                if initializer.func is not None:
+                    initializer.func(*initializer.args)
+            except BaseException as error:  # the user's code; the master raises what it raised
+                self.refuse(error)
+                return
+        rank.check(rank.lib.swg_rank_hello(rank.handle))
+
+    def refuse(self, error: BaseException) -> None:
+        """Tell the master that this rank cannot work."""
+        rank = self.rank
+        _, data, _ = _payload.encode_pickle(tuple(_errors.make_record(error)))
+        at = Heap(self.channel).take(L.FRAME_SIZE + len(data)) + L.HEAP_HEAD
+        L.FRAME.pack_into(rank.arena, at, L.MAGIC, L.TYPE_RESULTS, L.ERROR, 0, 0, 0, 0, 0, 1, 0, len(data), 0, 0, 0, 0, 0)
+        rank.arena[at + L.FRAME_SIZE : at + L.FRAME_SIZE + len(data)] = data
+        rank.check(rank.lib.swg_rank_refuse(rank.handle, _engine.INIT, b"the initializer failed", at))
+
+
+def serve(link: Link, initializer: Initializer, max_tasks: int) -> NoReturn:
+    """Serve until the master's program ends, then leave this one.
+
+    Ctrl-C is the master's to handle: hydra sends it to every rank.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        Server(link, initializer, max_tasks).serve()
+    except BaseException:  # a fault of ours or of MPI's: without this rank the job cannot go on
+        traceback.print_exc()
+        link.job.abort(1)
+    signal.signal(signal.SIGINT, before)
+    sys.exit(0)
+
+
+__all__ = ["serve"]
