@@ -94,7 +94,7 @@ func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
 	case c.fleet != nil:
 		return dispatch.Config{}, fail(CodeArgument, "a pool is open on this communicator: close it first")
 	case c.Broken():
-		return dispatch.Config{}, fail(CodeRankLost, "a rank of this communicator has died")
+		return dispatch.Config{}, fail(CodeLost, "a rank of this communicator has died")
 	}
 	e.fleet = newFleet(e, c, cfg.Workers, max(cfg.PerRank, 1))
 	for _, l := range e.fleet.lanes[1:] {

@@ -22,13 +22,13 @@ const (
 	CodeUnsupported Code = -9  // this platform has no such transport
 	CodePorts       Code = -10 // more concurrent callers than ports
 	CodeMPI         Code = -11 // MPI is not running, or reported an error
-	CodeRankLost    Code = -12 // the process of an MPI rank has died; the job cannot go on
+	CodeLost        Code = -12 // the process of an MPI rank has died; the job cannot go on
 )
 
 var codeNames = map[Code]string{
 	CodeInternal: "internal", CodeHandle: "handle", CodeArgument: "argument", CodeMemory: "memory",
 	CodeSystem: "system", CodeInit: "init", CodeStart: "start", CodeTerminated: "terminated",
-	CodeUnsupported: "unsupported", CodePorts: "ports", CodeMPI: "mpi", CodeRankLost: "rank_lost",
+	CodeUnsupported: "unsupported", CodePorts: "ports", CodeMPI: "mpi", CodeLost: "lost",
 }
 
 // String is the name of the code in the C header, lower case.
@@ -42,7 +42,7 @@ func (c Code) String() string {
 // Codes lists every code.
 func Codes() []Code {
 	all := make([]Code, 0, len(codeNames))
-	for c := CodeInternal; c >= CodeRankLost; c-- {
+	for c := CodeInternal; c >= CodeLost; c-- {
 		all = append(all, c)
 	}
 	return all

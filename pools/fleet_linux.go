@@ -516,7 +516,7 @@ func (f *fleet) bury() {
 	}
 	if len(texts) > 0 {
 		slices.Sort(texts)
-		f.fail(CodeRankLost, fmt.Errorf("%s", strings.Join(texts, "; ")), 0)
+		f.fail(CodeLost, fmt.Errorf("%s", strings.Join(texts, "; ")), 0)
 	}
 }
 

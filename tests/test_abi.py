@@ -20,6 +20,7 @@ LAYOUT = go_constants("pools/internal/process/layout.go")
 PORT = go_constants("pools/port_linux.go")
 WIRE = go_constants("pools/internal/wire/header.go")
 RECORD = go_constants("pools/internal/wire/record.go")
+RANK = go_constants("pools/rank_linux.go")
 
 # Names in Go that are not the Python name in camel case. None: Python has no use for it.
 GO_NAMES = {
@@ -73,11 +74,11 @@ def port_names() -> dict[str, str | None]:
 
 
 TABLES = [
-    (LAYOUT, GO_NAMES), (port_constants(), port_names()), (WIRE, WIRE_NAMES), (RECORD, RECORD_NAMES),
+    (LAYOUT, GO_NAMES), (port_constants(), port_names()), (WIRE, WIRE_NAMES), (RECORD, RECORD_NAMES), (RANK, {}),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("constants", "names"), TABLES, ids=["layout", "port", "header", "record"])
+@pytest.mark.parametrize(("constants", "names"), TABLES, ids=["layout", "port", "header", "record", "rank"])
 def test_go_constants_are_those_of_python(constants: dict[str, int], names: dict[str, str | None]) -> None:
     assert len(constants) > 5
     assert set(names) - set(constants) == set(), "names that Go no longer has"
@@ -94,7 +95,7 @@ def test_python_constants_are_those_of_go() -> None:
 def test_defines_are_those_of_python() -> None:
     shared = {k.removeprefix("SWG_"): v for k, v in HEADER.defines.items() if not k.startswith("SWG_E_") and k not in HEADER_ONLY}
     assert shared.pop("ABI") == L.ABI
-    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_")
+    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_", "RANK_")
     assert shared == {k: v for k, v in INTS.items() if k.startswith(prefixes)}
     assert {k: HEADER.defines[k] for k in HEADER_ONLY} == {k: LAYOUT[go] for k, go in HEADER_ONLY.items()}
 
@@ -122,9 +123,13 @@ C_TYPES = {
     "int32_t": ctypes.c_int32, "uint32_t": ctypes.c_uint32, "int64_t": ctypes.c_int64, "uint64_t": ctypes.c_uint64,
     "const char *": ctypes.c_char_p, "const void *": ctypes.c_void_p, "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
     "const swg_config *": ctypes.POINTER(_engine._Config), "swg_info *": ctypes.POINTER(_engine._Info),
-    "swg_stats *": ctypes.POINTER(_engine._Stats),
+    "swg_stats *": ctypes.POINTER(_engine._Stats), "swg_mpi_info *": ctypes.POINTER(_engine.MPIInfo),
+    "swg_peer *": ctypes.POINTER(_engine.Peer), "char": ctypes.c_char,
 }  # fmt: skip
-STRUCTS = {"swg_config": _engine._Config, "swg_info": _engine._Info, "swg_stats": _engine._Stats}
+STRUCTS = {
+    "swg_config": _engine._Config, "swg_info": _engine._Info, "swg_stats": _engine._Stats, "swg_mpi_info": _engine.MPIInfo,
+    "swg_peer": _engine.Peer,
+}  # fmt: skip
 
 
 def test_prototypes_are_the_signatures() -> None:

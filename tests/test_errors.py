@@ -23,6 +23,7 @@ EXAMPLES: list[tuple[BaseException, tuple[type[BaseException], ...]]] = [
         error.WorkerLost("m", index=7, pid=12, host="node4", exitcode=-9, worker=2),
         (error.PoolError, RuntimeError),
     ),
+    (error.RankLost("m", index=7, pid=12, host="node4", exitcode=-9), (error.WorkerLost, RuntimeError)),
     (error.TaskTimeout("m", index=7, pid=12, host="node4", timeout=1.5), (error.PoolError, TimeoutError)),
     (error.PicklingError("m", index=7), (error.PoolError, pickle.PicklingError)),
     (error.UnpicklingError("m", index=7), (error.PoolError, pickle.UnpicklingError)),

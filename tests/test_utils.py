@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import schwimmbad_go
 from schwimmbad_go.decorators import deprecated_renamed_argument
-from schwimmbad_go.error import PoolUnavailable
 from schwimmbad_go.utils import batch_tasks
 
 
@@ -171,46 +170,7 @@ class TestChoosePool:
 
 
 class TestPoolsToCome:
-    """Until their issues land, two pools exist only as far as the errors go."""
-
-    def test_mpi_on_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from schwimmbad_go import mpi
-
-        monkeypatch.setattr(mpi, "_have_libmpi", lambda: True)
-        monkeypatch.setattr(mpi, "_launched_ranks", lambda environ: None)
-        with pytest.raises(ValueError, match="only one MPI process available. Need at least two. No MPI"):
-            schwimmbad_go.MPIPool()
-        monkeypatch.setattr(mpi, "_launched_ranks", lambda environ: ("PMI_SIZE", 1))
-        with pytest.raises(ValueError, match="The launcher set PMI_SIZE=1"):
-            schwimmbad_go.MPIPool()
-        monkeypatch.setattr(mpi, "_launched_ranks", lambda environ: ("PMI_SIZE", 4))
-        with pytest.raises(PoolUnavailable, match="4 ranks"):
-            schwimmbad_go.MPIPool()
-        assert schwimmbad_go.MPIPool.enabled() is False
-        assert mpi.MPI is None
-
-    def test_mpi_without_any_mpi(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from schwimmbad_go import mpi
-
-        monkeypatch.setattr(mpi, "_have_libmpi", lambda: False)
-        monkeypatch.setattr(mpi.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ImportError, match="^Please install mpi4py"):
-            schwimmbad_go.MPIPool()
-
-    @pytest.mark.parametrize(
-        ("environ", "found"),
-        [
-            ({}, None),
-            ({"OMPI_COMM_WORLD_SIZE": "4"}, ("OMPI_COMM_WORLD_SIZE", 4)),
-            ({"PMI_SIZE": "1"}, ("PMI_SIZE", 1)),
-            ({"SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_ID": "0"}, ("SLURM_STEP_NUM_TASKS", 8)),
-            ({"SLURM_NTASKS": "8"}, None),  # a batch job, but no launcher
-        ],
-    )
-    def test_launchers(self, environ: dict[str, str], found: Any) -> None:
-        from schwimmbad_go.mpi import _launched_ranks
-
-        assert _launched_ranks(environ) == found
+    """What is not built yet exists as far as its errors go."""
 
     def test_joblib(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from schwimmbad_go import jl

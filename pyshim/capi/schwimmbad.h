@@ -33,7 +33,7 @@ extern "C" {
 #define SWG_E_UNSUPPORTED (-9)  /* this platform has no such transport */
 #define SWG_E_PORTS (-10)       /* more concurrent callers than ports */
 #define SWG_E_MPI (-11)         /* MPI is not running, or reported an error */
-#define SWG_E_RANK_LOST (-12)   /* the process of an MPI rank has died; the job cannot go on */
+#define SWG_E_LOST (-12)        /* the process of an MPI rank has died; the job cannot go on */
 
 typedef struct swg_config {
     uint32_t abi;          /* SWG_ABI */

@@ -21,12 +21,12 @@ from . import error as _error
 
 _CODES: Final = {
     -1: "internal", -2: "handle", -3: "argument", -4: "memory", -5: "system", -6: "init", -7: "start", -8: "terminated",
-    -9: "unsupported", -10: "ports", -11: "mpi", -12: "rank_lost",
+    -9: "unsupported", -10: "ports", -11: "mpi", -12: "lost",
 }  # fmt: skip
 INIT: Final = -6
 START: Final = -7
 TERMINATED: Final = -8
-RANK_LOST: Final = -12
+LOST: Final = -12
 
 
 class _Config(ctypes.Structure):
@@ -249,7 +249,7 @@ def check(lib: Any, code: int) -> int:
     text = lib.swg_last_error().decode(errors="replace")
     if code == TERMINATED:
         raise _error.PoolClosed(text)
-    if code == RANK_LOST:
+    if code == LOST:
         raise _error.RankLost(f"{text}. MPI cannot go on without it: save what you have; the job ends with an error")
     if _CODES.get(code) == "memory":
         raise MemoryError(text)

@@ -135,4 +135,12 @@ FOUND_IDLE: Final = 8
 FOUND_RESUME: Final = 16
 FOUND_KICKED: Final = 32
 
+# What a serving rank finds.
+RANK_CHUNK: Final = 1
+RANK_OPEN: Final = 2
+RANK_CLOSE: Final = 3
+RANK_EXIT: Final = 4
+RANK_NEEDS: Final = 5
+RANK_RESUME: Final = 6
+
 WORKER_ENV: Final = "SCHWIMMBAD_GO_WORKER"

@@ -20,8 +20,6 @@ from ._ranks import Link
 from ._reply import Heap
 from ._start import Initializer
 
-_CHUNK, _OPEN, _CLOSE, _EXIT, _NEEDS, _RESUME = range(1, 7)
-
 
 class RankChannel(_worker.Channel):
     """Connects the worker in this process to the rank's own end of the pool."""
@@ -75,15 +73,15 @@ class Server:
         at = (ctypes.c_uint64 * 2)()
         while True:
             what = following(handle, at)
-            if what == _CHUNK:
+            if what == L.RANK_CHUNK:
                 slot = at[0]
                 worker.limit = at[1] / 1e9
                 worker.run(slot, L.WORD32.unpack_from(arena, slot + L.SLOT_FRAME + 28)[0])
-            elif what == _OPEN:
+            elif what == L.RANK_OPEN:
                 self.open(at[0])
-            elif what == _EXIT:
+            elif what == L.RANK_EXIT:
                 break
-            elif what == _NEEDS:
+            elif what == L.RANK_NEEDS:
                 assert self.zygote is not None
                 self.zygote.start(at[0])
             else:

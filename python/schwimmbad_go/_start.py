@@ -17,7 +17,8 @@ import stat
 import struct
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from . import _engine, _worker
@@ -107,6 +108,17 @@ def quiet_fork() -> int:
     return pid
 
 
+@contextmanager
+def no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back: the terminal sends it to a child that has just been forked as well, and there it would be raised in the middle
+    of the hooks that run after a fork. A child lets go of it when it ignores it (`_worker.start`)."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class ForkStarter:
     """Forks workers from this process, as it is at that moment."""
 
@@ -126,7 +138,7 @@ class ForkStarter:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()  # or the child would print what is buffered again
-        with _engine.forking_worker(engine):
+        with _engine.forking_worker(engine), no_interrupt():
             pid = quiet_fork()
             if pid == 0:
                 self._child(index)
@@ -313,15 +325,16 @@ class Zygote(ServedStarter):
             if stream is not None:
                 stream.flush()  # or the copy would print what is buffered again
         self.owner = os.getpid()
-        self.pid = quiet_fork()
-        if self.pid == 0:
-            try:
-                _become_zygote(theirs)
-                serve_requests(theirs, self.prefix, initializer)
-            except BaseException:  # nothing may return into the script in this process
-                sys.excepthook(*sys.exc_info())
-            finally:
-                os._exit(1)
+        with no_interrupt():
+            self.pid = quiet_fork()
+            if self.pid == 0:
+                try:
+                    _become_zygote(theirs)
+                    serve_requests(theirs, self.prefix, initializer)
+                except BaseException:  # nothing may return into the script in this process
+                    sys.excepthook(*sys.exc_info())
+                finally:
+                    os._exit(1)
         theirs.close()
         self.socket = ours
 

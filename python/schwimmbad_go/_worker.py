@@ -417,6 +417,7 @@ def leave(code: int) -> NoReturn:
 def start(channel: Channel, initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> NoReturn:
     """Set up and serve. The initializer's failure is told to the master, which raises it on the caller."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to handle; it ends the workers
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever forked us held it back
     follow_master(channel.life)
     L.WORD.pack_into(channel.arena, channel.cell + L.CELL_PID, os.getpid())
     if initializer is not None:

@@ -50,10 +50,12 @@ def taking(kind: str) -> list[str]:
 
 def call(lib: Any, name: str, handle: int) -> int:
     """Call with this handle and harmless values for all other arguments."""
-    rest = []
+    rest: list[Any] = []
     for kind in _engine.SIGNATURES[name][2:]:
         if kind is ctypes.c_void_p:
             rest.append(ctypes.create_string_buffer(16))
+        elif kind is ctypes.c_char_p:
+            rest.append(b"")
         elif hasattr(kind, "contents"):
             rest.append(kind._type_())
         else:
@@ -64,7 +66,20 @@ def call(lib: Any, name: str, handle: int) -> int:
 
 def test_every_call_is_on_a_handle() -> None:
     free = {"swg_abi", "swg_version", "swg_last_error", "swg_code_name", "swg_open"}
-    assert set(taking("pool")) | set(taking("port")) | free == set(HEADER.prototypes)
+    free |= {"swg_mpi_look", "swg_mpi_start", "swg_mpi_stop", "swg_mpi_abort", "swg_comm_open", "swg_open_ranks"}
+    handled = {name for kind in ("pool", "port", "comm", "rank") for name in taking(kind)}
+    assert handled | free == set(HEADER.prototypes)
+
+
+def test_mpi_calls_without_mpi(lib: Any, pool: int) -> None:
+    """The plain library knows them and refuses: there is no handle that they could be called on, and no MPI."""
+    for handle in (pool, 0, -1, 2**40):
+        for name in (*taking("comm"), *taking("rank")):
+            assert call(lib, name, handle) == E_HANDLE, name
+        assert lib.swg_open_ranks(None, handle, 1, None, 0) == E_HANDLE
+    unsupported = HEADER.defines["SWG_E_UNSUPPORTED"]
+    assert lib.swg_comm_open(-1, 1) == lib.swg_mpi_start() == unsupported == lib.swg_mpi_look(_engine.MPIInfo())
+    assert b"built without MPI" in lib.swg_last_error()
 
 
 @pytest.mark.parametrize("name", [*taking("pool"), *taking("port")])
