@@ -2,8 +2,9 @@
 # Everything a developer runs: bash dev.sh demo|test|build|lint|bench
 #
 # Each command first sets up what it needs and says so: Python >= 3.10 with venv, a C compiler, Go >= 1.26, a virtual environment in
-# .venv, the engine library. Debian packages are used as root or with password-free sudo; without them Go and the compiler come
-# through pip. What is there already is left alone, so a second run starts at once.
+# .venv, the engine libraries, for test, demo and bench also Open MPI and MPICH. Debian packages are used as root or with password-free
+# sudo; without them Go and the compiler come through pip, and what needs an MPI is skipped. What is there already is left alone, so a
+# second run starts at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -13,7 +14,7 @@ usage: bash dev.sh COMMAND
 
   demo    measure every module of Python's standard library over each pool, and compare [--workers N] [--limit FILES]
   test    all checks: formatting, vet, staticcheck, ruff, mypy, Go tests with and without -race, pytest
-  build   the engine library into python/schwimmbad_go/_lib
+  build   the engine libraries into python/schwimmbad_go/_lib; one for each MPI whose mpi.h is found
   lint    the checks that run no test
   bench   the benchmark table, against the other pools people use
 TEXT
@@ -80,11 +81,41 @@ setup_tools() {
     say "using $("$PY" --version), $("$GO" env GOVERSION), CC=$CC"
 }
 
+# Debian packages of both MPIs that are not here: launchers to run, headers to build the engine's MPI libraries with. Each goes by the
+# name that says which MPI it is, since Debian's plain mpirun is whichever was installed last.
+missing_mpi() {
+    command -v mpirun.openmpi >/dev/null || echo openmpi-bin
+    command -v mpiexec.mpich >/dev/null || echo mpich
+    local family
+    for family in $("$PY" tools/gobuild.py --missing-mpi); do echo "lib$family-dev"; done
+}
+
+# Where packages can be installed, tests must not be skipped for want of an MPI: then SWG_REQUIRE_MPI makes that a failure. Without the
+# right to install, everything else still runs.
+MPI_OPTIONS=()
+setup_mpi() {
+    setup_venv
+    local missing
+    missing=$(missing_mpi)
+    if [ -n "$missing" ] && can_apt; then
+        # shellcheck disable=SC2086 # one word per package is meant
+        apt_install $missing || [ "$1" = optional ] || die "could not install: ${missing//$'\n'/ }"
+        missing=$(missing_mpi)
+        [ -z "$missing" ] || [ "$1" = optional ] || die "still missing after the installation: ${missing//$'\n'/ }"
+    fi
+    if [ -z "$missing" ]; then
+        export SWG_REQUIRE_MPI=${SWG_REQUIRE_MPI-openmpi,mpich}
+        if [ "$1" = required ]; then MPI_OPTIONS=(--require-mpi); fi
+    else
+        say "no right to install ${missing//$'\n'/ }: what needs them is skipped"
+    fi
+}
+
 # The package straight from the tree: needs no package index, so the demo works offline where the tools are there.
 setup_engine() {
     setup_venv
     setup_tools
-    "$PY" tools/gobuild.py --inplace
+    "$PY" tools/gobuild.py --inplace "${MPI_OPTIONS[@]}"
     echo "$PWD/python" >"$("$PY" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/schwimmbad-go-dev.pth"
 }
 
@@ -103,11 +134,13 @@ command=${1:-help}
 [ $# -eq 0 ] || shift
 case $command in
     demo)
+        setup_mpi optional
         setup_engine
         exec "$PY" examples/stdlib_complexity.py "$@"
         ;;
     build) setup_engine ;;
     test)
+        setup_mpi required
         setup_extra test
         exec "$PY" tools/check.py test
         ;;
@@ -116,6 +149,7 @@ case $command in
         exec "$PY" tools/check.py lint
         ;;
     bench)
+        setup_mpi optional
         setup_extra bench
         exec "$PY" benchmarks/run.py "$@"
         ;;

@@ -7,6 +7,7 @@ nothing is installed yet.
     python tools/gobuild.py --inplace        build into python/schwimmbad_go, as an editable install does; with --require-mpi
                                              it is an error if the header of an MPI is missing
     python tools/gobuild.py --requirements   what pip must install before a build works here; nothing when all is there
+    python tools/gobuild.py --missing-mpi    MPI families whose header is not found here
     python tools/gobuild.py --tools          shell assignments GO=... CC=... for dev.sh
 """
 
@@ -327,6 +328,17 @@ def find_headers(family: str) -> Headers:
     )
 
 
+def missing_mpi() -> list[str]:
+    """Families whose mpi.h is not found here."""
+    missing = []
+    for family in MPI_TITLES:
+        try:
+            find_headers(family)
+        except ToolMissing:
+            missing.append(family)
+    return missing
+
+
 def _stubs(go: Go, env: Mapping[str, str]) -> Path:
     """Directory with the empty libmpi.a. It lies in Go's cache, since a path that changed would make every build a cold one."""
     cache = _run([go.path, "env", "GOCACHE"], env=env).stdout.strip()
@@ -485,12 +497,15 @@ def main() -> int:
     action = parser.add_mutually_exclusive_group(required=True)
     action.add_argument("--inplace", action="store_true", help="build into python/schwimmbad_go")
     action.add_argument("--requirements", action="store_true", help="print what pip must install before a build works")
+    action.add_argument("--missing-mpi", action="store_true", help="print the MPI families whose mpi.h is not found")
     action.add_argument("--tools", action="store_true", help="print shell assignments GO and CC")
     parser.add_argument("--require-mpi", action="store_true", help="with --inplace: fail where the library for an MPI cannot be built")
     options = parser.parse_args()
     try:
         if options.requirements:
             print("\n".join(requirements()))
+        elif options.missing_mpi:
+            print("\n".join(missing_mpi()))
         elif options.tools:
             print(f"GO={shlex.quote(find_go().path)}\nCC={shlex.quote(shlex.join(find_compiler().command))}")
         else:
