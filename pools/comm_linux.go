@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -56,6 +57,7 @@ type Comm struct {
 	comm  *mpix.Comm
 	link  *mpix.Link
 	level int
+	tune  mpix.Tune
 	ready bool
 
 	server *lifeline.Server
@@ -111,9 +113,13 @@ func (c *Comm) Ready(ms int) (bool, error) {
 
 // greet lets the ranks connect their lifelines to the master.
 func (c *Comm) greet() error {
-	oneNode, err := mpiError(c.comm.OneNode())
+	here, oneNode, err := c.comm.Node()
 	if err != nil {
-		return err
+		return &Error{CodeMPI, err}
+	}
+	c.tune = mpix.Crowded
+	if here <= process.CPUs() {
+		c.tune = mpix.Roomy
 	}
 	greeting := make([]byte, greetingSize)
 	if c.comm.Rank() == 0 && c.watch {
@@ -241,7 +247,7 @@ func (c *Comm) drain(end int64) (int, error) {
 		if n := c.link.Pending(); n == 0 || left <= 0 {
 			return n, nil
 		}
-		w, err := mpiError(c.link.Wait(nil, min(left, 10e6), &mpix.DefaultTune))
+		w, err := mpiError(c.link.Wait(nil, min(left, 10e6), &c.tune))
 		if err != nil || w.Dead {
 			return c.link.Pending(), err
 		}
@@ -249,25 +255,28 @@ func (c *Comm) drain(end int64) (int, error) {
 }
 
 // Place and Take hand a message to whoever it is for.
-func (c *Comm) Place(src int, m *wire.Message, parts []wire.Part, size uint64) []byte {
+func (c *Comm) Place(src int, m *wire.Message, parts []wire.Part) mpix.Place {
+	size := mpix.Room(parts, nil)
 	switch {
 	case c.rank != nil:
-		return c.rank.place(m, parts, size)
-	case m.Kind == wire.MsgHello && size <= wire.MaxControl:
-		return make([]byte, size) // short: it is copied, MPI never sees it
+		return mpix.Place{Mem: c.rank.place(m, size)}
+	case m.Kind == wire.MsgHello && size <= wire.MaxControl && !slices.ContainsFunc(parts, isBulk):
+		return mpix.Place{Mem: make([]byte, size)} // short: it is copied, MPI never sees it
 	case c.fleet != nil:
-		return c.fleet.place(src, m, parts, size)
+		return c.fleet.place(src, m, parts)
 	}
-	return nil
+	return mpix.Place{}
 }
 
+func isBulk(p wire.Part) bool { return p.Bulk }
+
 // Take hands on a message that is complete.
-func (c *Comm) Take(src int, m *wire.Message, parts []wire.Part, at []byte) error {
+func (c *Comm) Take(src int, m *wire.Message, parts []wire.Part, at mpix.Place) error {
 	switch {
 	case c.rank != nil:
-		return c.rank.take(m, parts, at)
+		return c.rank.take(m, parts, at.Mem)
 	case m.Kind == wire.MsgHello:
-		info, err := wire.Unmarshal[wire.RankInfo](at, 0)
+		info, err := wire.Unmarshal[wire.RankInfo](at.Mem, 0)
 		if err != nil {
 			return err
 		}
@@ -279,9 +288,8 @@ func (c *Comm) Take(src int, m *wire.Message, parts []wire.Part, at []byte) erro
 	return nil
 }
 
-// relocate adds the distance that a frame has moved to the offsets in its buffer table. Offsets outside of the part that moved are
-// what find says: shared buffers, which lie elsewhere here.
-func relocate(frame []byte, part wire.Part, delta uint64, find func(off uint64) (uint64, bool)) error {
+// relocate gives each entry of a frame's buffer table the offset that find says for it.
+func relocate(frame []byte, find func(off uint64) (uint64, bool)) error {
 	h, err := wire.ParseHeader(frame, wire.Limits{Arena: 1 << 62})
 	if err != nil {
 		return err
@@ -292,19 +300,11 @@ func relocate(frame []byte, part wire.Part, delta uint64, find func(off uint64) 
 	for i := range int(h.NBuf) {
 		entry := frame[wire.HeaderSize+16*i:]
 		off := binary.LittleEndian.Uint64(entry)
-		if off-part.Base < part.Length {
-			off += delta
-		} else {
-			moved, ok := uint64(0), false
-			if find != nil {
-				moved, ok = find(off)
-			}
-			if !ok {
-				return fmt.Errorf("%w: a buffer at %d, which was not sent", wire.ErrBadTable, off)
-			}
-			off = moved
+		moved, ok := find(off)
+		if !ok {
+			return fmt.Errorf("%w: a buffer at %#x, which was not sent", wire.ErrBadTable, off)
 		}
-		binary.LittleEndian.PutUint64(entry, off)
+		binary.LittleEndian.PutUint64(entry, moved)
 	}
 	return nil
 }
@@ -315,7 +315,7 @@ func frameEnd(f *wire.Frame, mem []byte, at uint64) (end uint64, err error) {
 	if at > arena-wire.HeaderSize {
 		return 0, fmt.Errorf("%w: a frame at %d", wire.ErrBadTable, at)
 	}
-	if err := f.Decode(mem[at:], wire.Limits{Arena: arena}); err != nil {
+	if err := f.Decode(mem[at:], wire.Limits{Arena: arena, External: true}); err != nil {
 		return 0, err
 	}
 	return at + wire.HeaderSize + 16*uint64(f.NBuf) + f.NBytes, nil

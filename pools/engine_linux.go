@@ -251,6 +251,16 @@ func (e *Engine) Join(timeoutMs int) (int, error) {
 	return e.left(), nil
 }
 
+// Unsent counts the operations that MPI has not finished.
+func (e *Engine) Unsent() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.freed || e.fleet == nil {
+		return 0
+	}
+	return e.fleet.comm.link.Pending()
+}
+
 // left counts what must end before the memory can go: workers on this machine, and the ranks together as one while MPI still reads
 // or writes here.
 func (e *Engine) left() int {

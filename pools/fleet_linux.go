@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
@@ -24,6 +25,8 @@ const (
 	prefetchDeep = 64
 	// Answers of shorter chunks may wait for each other.
 	briefTime = 50e3 // ns
+	// Results of this size are handed on in memory of their own: below it a copy costs no more than making an object that owns it.
+	looseLeast = 64 << 10
 )
 
 // lane is where chunks go: one MPI rank, or (rank 0) the crew on this machine.
@@ -49,17 +52,19 @@ type fleet struct {
 	queue   []*chunk
 	clock   uint64
 
-	stamps  map[uint64]uint64 // of the blobs allocated now, by offset
-	sending map[uint64]int    // ranges of the arena that MPI still reads, by offset
-	zombies map[uint64]bool   // those of them that are free when it has done
-	frame   wire.Frame        // scratch
-	failure error             // a rank cannot work
+	stamps  map[uint64]uint64  // of the blobs allocated now, by offset
+	sending map[uint64]int     // ranges of the arena that MPI still reads, by offset
+	loose   map[uint64][]loose // by slot
+	zombies map[uint64]bool    // those of them that are free when it has done
+	frame   wire.Frame         // scratch
+	failure error              // a rank cannot work
 	failOff uint64
 }
 
 func newFleet(e *Engine, c *Comm, local, perRank int) *fleet {
 	f := &fleet{
 		e: e, comm: c, session: c.sessions + 1, stamps: make(map[uint64]uint64), sending: make(map[uint64]int), zombies: make(map[uint64]bool),
+		loose: make(map[uint64][]loose),
 	}
 	for r := range c.Size() {
 		l := &lane{rank: r, workers: perRank, blobs: make(map[uint64]uint64)}
@@ -199,10 +204,16 @@ func (f *fleet) send(l *lane, c *chunk) error {
 	if err != nil {
 		return err
 	}
+	parts := make([]mpix.Part, 1, 1+len(f.frame.Buffers))
 	for _, b := range f.frame.Buffers {
-		if b.Offset < c.slot || b.Offset >= c.slot+c.room {
+		switch {
+		case b.Offset&wire.External != 0:
+			at := b.Offset &^ wire.External
+			data := unsafe.Slice(*(**byte)(unsafe.Pointer(&at)), b.Length) // the caller's memory, none of Go's
+			parts = append(parts, mpix.Part{Base: b.Offset, Apart: true, Data: data})
+		case b.Offset < c.slot || b.Offset >= c.slot+c.room:
 			f.blob(l, b.Offset, b.Length, false)
-		} else {
+		default:
 			end = max(end, b.Offset+b.Length)
 		}
 	}
@@ -219,7 +230,8 @@ func (f *fleet) send(l *lane, c *chunk) error {
 		flags := binary.LittleEndian.Uint32(mem[at+8:]) &^ TaskPark
 		binary.LittleEndian.PutUint32(mem[at+8:], flags)
 	}
-	f.transmit(l, m, c.slot, []mpix.Part{{Base: at, Data: mem[at:end]}})
+	parts[0] = mpix.Part{Base: at, Data: mem[at:end]}
+	f.transmit(l, m, c.slot, parts)
 	return nil
 }
 
@@ -240,6 +252,7 @@ func (f *fleet) transmit(l *lane, m wire.Message, off uint64, parts []mpix.Part)
 
 // busy says whether MPI still reads the range at off; it is then freed when that ends.
 func (f *fleet) busy(off uint64) bool {
+	f.drop(off)
 	if f.sending[off] == 0 {
 		return false
 	}
@@ -322,7 +335,7 @@ func (f *fleet) settled(c *chunk) {
 
 // wait sleeps until a message or something of the crew's has come. Without the engine's lock.
 func (f *fleet) wait(ns int64) (w mpix.Woken, wake process.Wake, ended []int, err error) {
-	w, err = mpiError(f.comm.link.Wait([]int{f.e.tr.Epoll()}, ns, &mpix.DefaultTune))
+	w, err = mpiError(f.comm.link.Wait([]int{f.e.tr.Epoll()}, ns, &f.comm.tune))
 	if err == nil && w.Ready {
 		wake, ended, err = f.e.tr.Wait(0)
 	}
@@ -393,21 +406,32 @@ func (f *fleet) answer(src int, m *wire.Message) *chunk {
 	return nil
 }
 
+// loose is a buffer of an answer in memory of its own, which whoever reads the answer may take over: then he clears its entry in the
+// table.
+type loose struct {
+	entry uint64 // where that is
+	mem   []byte
+}
+
+// apart says which buffers of an answer get memory of their own: those that are not worth another copy.
+func apart(p wire.Part) bool { return p.Apart && p.Bulk && p.Length >= looseLeast }
+
 // place finds room for an answer: behind the header of its chunk's slot, whose tasks nobody needs any more, or in a larger one.
-func (f *fleet) place(src int, m *wire.Message, parts []wire.Part, size uint64) []byte {
+func (f *fleet) place(src int, m *wire.Message, parts []wire.Part) mpix.Place {
 	tr := f.e.tr
 	switch m.Kind {
 	case wire.MsgResult, wire.MsgLost:
 		c := f.answer(src, m)
 		if c == nil || len(parts) == 0 || parts[0].Length != process.SlotFrame {
-			return nil
+			return mpix.Place{}
 		}
 		const head = process.SlotFrame + headerSize
+		size := mpix.Room(parts, apart)
 		if head+size > c.room || f.sending[c.slot] > 0 {
 			off, room, err := tr.Alloc(head + size)
 			if err != nil {
 				f.fail(CodeMemory, err, 0)
-				return nil
+				return mpix.Place{}
 			}
 			mem := tr.Mem()
 			copy(mem[off:off+head], mem[c.slot:c.slot+head])
@@ -417,24 +441,37 @@ func (f *fleet) place(src int, m *wire.Message, parts []wire.Part, size uint64) 
 			c.slot, c.room = off, room
 			tr.Store(off+process.ReplyCapacity, room)
 		}
-		return tr.Mem()[c.slot+head:][:size]
+		at := mpix.Place{Mem: tr.Mem()[c.slot+head:][:size]}
+		for i, p := range parts {
+			if apart(p) {
+				if at.Alone == nil {
+					at.Alone = make([][]byte, len(parts))
+				}
+				at.Alone[i] = mpix.Memory(int(p.Length))
+			}
+		}
+		return at
 	case wire.MsgFailed:
+		size := mpix.Room(parts, nil)
 		if off, _, err := tr.Alloc(size); err == nil {
-			return tr.Mem()[off:][:size]
+			return mpix.Place{Mem: tr.Mem()[off:][:size]}
 		}
 	}
-	return nil
+	return mpix.Place{}
 }
 
 // take settles an answer that has come.
-func (f *fleet) take(src int, m *wire.Message, parts []wire.Part, at []byte) error {
+func (f *fleet) take(src int, m *wire.Message, parts []wire.Part, at mpix.Place) error {
 	l := f.lanes[src]
 	switch m.Kind {
 	case wire.MsgHello:
 		l.ready = l.ready || int64(m.Chunk) == f.session
 	case wire.MsgResult, wire.MsgLost:
 		c := f.answer(src, m)
-		if c == nil {
+		if c == nil { // given up while it came
+			for _, mem := range at.Alone {
+				mpix.Release(mem)
+			}
 			return nil
 		}
 		if err := f.unpack(c, parts, at); err != nil {
@@ -455,36 +492,56 @@ func (f *fleet) take(src int, m *wire.Message, parts []wire.Part, at []byte) err
 		}
 		off := uint64(0)
 		if parts[0].Length > 0 {
-			off = f.e.tr.Offset(at)
+			off = f.e.tr.Offset(at.Mem)
 		}
-		words := at[mpix.Align(parts[0].Length):]
+		words := at.Mem[mpix.Align(parts[0].Length):]
 		f.fail(Code(m.A), fmt.Errorf("rank %d on %s: %s", src, f.comm.peers[src].Host, words), off)
 	}
 	return nil
 }
 
-// unpack puts an answer in order: reply block and frames, at the places where a worker on this machine would have written them.
-func (f *fleet) unpack(c *chunk, parts []wire.Part, at []byte) error {
+// unpack puts an answer in order: reply block and frames, at the places where a worker on this machine would have written them. Behind
+// the reply block come frames, behind each its buffers in the order of its table.
+func (f *fleet) unpack(c *chunk, parts []wire.Part, at mpix.Place) error {
 	tr := f.e.tr
-	base := tr.Offset(at)
-	reply := at[:process.SlotFrame]
-	first, pos := uint64(0), mpix.Align(parts[0].Length)
-	for i, p := range parts[1:] {
-		frame := at[pos:][:p.Length]
-		here := base + pos
-		if err := relocate(frame, p, here-p.Base, nil); err != nil {
+	reply, pos := at.Part(0, parts, 0)
+	first, last := uint64(0), []byte(nil)
+	var mine []loose
+	for i := 1; i < len(parts); {
+		var frame []byte
+		frame, pos = at.Part(i, parts, pos)
+		here := tr.Offset(frame)
+		i++
+		k := 0
+		err := relocate(frame, func(uint64) (uint64, bool) {
+			if i == len(parts) {
+				return 0, false
+			}
+			var b []byte
+			b, pos = at.Part(i, parts, pos)
+			off := tr.Offset(b)
+			if i < len(at.Alone) && at.Alone[i] != nil {
+				off = uint64(uintptr(unsafe.Pointer(unsafe.SliceData(b)))) | wire.External
+				mine = append(mine, loose{here + headerSize + 16*uint64(k), b})
+			}
+			i++
+			k++
+			return off, true
+		})
+		if err != nil {
 			return err
 		}
-		next := uint64(0)
-		if i+2 < len(parts) {
-			next = here + mpix.Align(p.Length)
-		}
-		binary.LittleEndian.PutUint64(frame[offNext:], next)
+		binary.LittleEndian.PutUint64(frame[offNext:], 0)
 		binary.LittleEndian.PutUint64(frame[offBlock:], 0)
-		if i == 0 {
+		if last == nil {
 			first = here
+		} else {
+			binary.LittleEndian.PutUint64(last[offNext:], here)
 		}
-		pos = mpix.Align(pos + p.Length)
+		last = frame
+	}
+	if mine != nil {
+		f.loose[c.slot] = mine
 	}
 	own := tr.Mem()[c.slot:][:process.SlotFrame]
 	copy(own[process.ReplyDone:], reply[process.ReplyDone:process.ReplySegments])
@@ -492,6 +549,20 @@ func (f *fleet) unpack(c *chunk, parts []wire.Part, at []byte) error {
 	binary.LittleEndian.PutUint32(own[process.ReplyWorker:], uint32(c.lane.rank))
 	copy(own[process.ReplyBytes:], reply[process.ReplyBytes:process.ReplyBytes+8])
 	return nil
+}
+
+// drop frees the buffers of a slot's answer that nobody took over.
+func (f *fleet) drop(slot uint64) {
+	list, ok := f.loose[slot]
+	if !ok {
+		return
+	}
+	delete(f.loose, slot)
+	for _, x := range list {
+		if f.e.tr.Load(x.entry) != 0 {
+			mpix.Release(x.mem)
+		}
+	}
 }
 
 // fail makes the pool unusable.

@@ -387,14 +387,14 @@ func (e *Engine) submitChunk(c *chunk, last bool) error {
 	c.job.port.feed(c.job)
 	f := &e.frame
 	at := c.slot + process.SlotFrame
-	if err := f.Decode(e.tr.Mem()[at:c.slot+c.room], wire.Limits{Arena: e.tr.Len(), Bytes: c.room}); err != nil {
+	if err := f.Decode(e.tr.Mem()[at:c.slot+c.room], wire.Limits{Arena: e.tr.Len(), Bytes: c.room, External: e.fleet != nil && e.cfg.Workers == 0}); err != nil {
 		e.sched.Return(c.id)
 		e.freeSlot(c)
 		return &Error{CodeArgument, err}
 	}
 	bytes := int64(len(f.Inband))
 	for _, b := range f.Buffers {
-		if b.Offset >= c.slot && b.Offset < c.slot+c.room { // else a shared blob
+		if b.Offset >= c.slot && b.Offset < c.slot+c.room || b.Offset&wire.External != 0 { // else a shared blob
 			bytes += int64(b.Length)
 		}
 	}

@@ -201,7 +201,7 @@ func (r *Rank) sleep(ns int64) (signal bool, err error) {
 	if r.cfg.Workers > 0 {
 		fds = []int{r.tr.Epoll()}
 	}
-	w, err := mpiError(r.comm.link.Wait(fds, r.nextLook(ns), &mpix.DefaultTune))
+	w, err := mpiError(r.comm.link.Wait(fds, r.nextLook(ns), &r.comm.tune))
 	if err != nil {
 		return false, err
 	}
@@ -316,10 +316,10 @@ func (r *Rank) reply(c *chunk, m wire.Message) {
 		if err != nil {
 			break
 		}
-		for _, b := range r.frame.Buffers {
-			end = max(end, b.Offset+b.Length)
-		}
 		parts = append(parts, mpix.Part{Base: seg, Data: mem[seg:end]})
+		for _, b := range r.frame.Buffers { // where the master puts them is its business: it may hand them on without a copy
+			parts = append(parts, mpix.Part{Base: b.Offset, Apart: true, Data: mem[b.Offset : b.Offset+b.Length]})
+		}
 		seg = r.frame.Next
 	}
 	r.sending[slot]++
@@ -384,7 +384,7 @@ func (r *Rank) wantsWorkers() bool { return r.serving && !r.halted }
 func (r *Rank) poke() {} // there is one thread, and it is here
 
 // place finds room for what the master sends.
-func (r *Rank) place(m *wire.Message, parts []wire.Part, size uint64) []byte {
+func (r *Rank) place(m *wire.Message, size uint64) []byte {
 	head, want := uint64(0), size
 	switch m.Kind {
 	case wire.MsgTasks:
@@ -438,7 +438,7 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 	case wire.MsgCancel:
 		r.cancel(m.Job, m.Flags&wire.FlagKill != 0)
 	case wire.MsgTasks:
-		return r.accept(m, parts[0], at)
+		return r.accept(m, parts, at)
 	}
 	return nil
 }
@@ -471,7 +471,7 @@ func (r *Rank) keep(m *wire.Message, part wire.Part, at []byte) error {
 	r.drop(m.Chunk)
 	off := r.tr.Offset(at)
 	if m.A == 1 { // a function: its table names other blobs
-		if err := relocate(at, wire.Part{}, 0, r.local); err != nil {
+		if err := relocate(at, r.local); err != nil {
 			return err
 		}
 	}
@@ -517,14 +517,30 @@ func (r *Rank) reclaim() {
 }
 
 // accept turns a message with tasks into a chunk like the master's own.
-func (r *Rank) accept(m *wire.Message, part wire.Part, at []byte) error {
+func (r *Rank) accept(m *wire.Message, parts []wire.Part, at []byte) error {
+	part := parts[0]
 	slot := r.tr.Offset(at) - process.SlotFrame
 	mem := r.tr.Mem()
 	room := r.tr.Load(slot + process.ReplyCapacity)
 	clear(mem[slot : slot+process.SlotFrame])
 	r.tr.Store(slot+process.ReplyCapacity, room)
 	delta := slot + process.SlotFrame - part.Base
-	if err := relocate(at, part, delta, r.local); err != nil {
+	next, pos := 1, part.Length // buffers that lay outside of the master's slot follow in the order of the table
+	err := relocate(at[:part.Length], func(off uint64) (uint64, bool) {
+		switch {
+		case off-part.Base < part.Length:
+			return off + delta, true
+		case off&wire.External == 0:
+			return r.local(off)
+		case next == len(parts):
+			return 0, false
+		}
+		here := mpix.Align(pos)
+		pos = here + parts[next].Length
+		next++
+		return slot + process.SlotFrame + here, true
+	})
+	if err != nil {
 		return err
 	}
 	h, err := wire.ParseHeader(at, wire.Limits{Arena: 1 << 62})
@@ -532,7 +548,7 @@ func (r *Rank) accept(m *wire.Message, part wire.Part, at []byte) error {
 		return err
 	}
 	if h.Next != 0 { // where the free part of the slot begins
-		h.Next += delta
+		h.Next = mpix.Align(slot + process.SlotFrame + pos)
 	}
 	if h.Extra != 0 {
 		off, ok := r.local(h.Extra)

@@ -47,7 +47,7 @@ RECORD_NAMES = {
 }  # fmt: skip
 # What only the two Python sides agree on: flags of frames that the engine hands through, sizes derived from others.
 PYTHON_ONLY = {
-    "PAGE_SHIFT", "UNPACK_STAR", "UNPACK_APPLY", "KEEP_GOING", "SOME_UNSENT", "STATELESS", "TIMED", "HAS_ERRORS", "SLOT_DATA",
+    "PAGE_SHIFT", "UNPACK_STAR", "UNPACK_APPLY", "KEEP_GOING", "SOME_UNSENT", "STATELESS", "TIMED", "HAS_ERRORS", "SLOT_DATA", "EXTERNAL",
 }  # fmt: skip
 # What a caller in C needs and Python does not, by Go name.
 HEADER_ONLY = {"SWG_MAX_EVENTS": "MaxEvents", "SWG_MAX_OFFERS": "MaxOffers"}
@@ -95,8 +95,8 @@ def test_python_constants_are_those_of_go() -> None:
 def test_defines_are_those_of_python() -> None:
     shared = {k.removeprefix("SWG_"): v for k, v in HEADER.defines.items() if not k.startswith("SWG_E_") and k not in HEADER_ONLY}
     assert shared.pop("ABI") == L.ABI
-    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_", "RANK_")
-    assert shared == {k: v for k, v in INTS.items() if k.startswith(prefixes)}
+    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_", "RANK_", "EXTERNAL_")
+    assert shared == {k: v for k, v in INTS.items() if k.startswith(prefixes) and k != "EXTERNAL"}
     assert {k: HEADER.defines[k] for k in HEADER_ONLY} == {k: LAYOUT[go] for k, go in HEADER_ONLY.items()}
 
 
@@ -124,7 +124,7 @@ C_TYPES = {
     "const char *": ctypes.c_char_p, "const void *": ctypes.c_void_p, "uint64_t *": ctypes.POINTER(ctypes.c_uint64),
     "const swg_config *": ctypes.POINTER(_engine._Config), "swg_info *": ctypes.POINTER(_engine._Info),
     "swg_stats *": ctypes.POINTER(_engine._Stats), "swg_mpi_info *": ctypes.POINTER(_engine.MPIInfo),
-    "swg_peer *": ctypes.POINTER(_engine.Peer), "char": ctypes.c_char,
+    "void *": ctypes.c_void_p, "swg_peer *": ctypes.POINTER(_engine.Peer), "char": ctypes.c_char,
 }  # fmt: skip
 STRUCTS = {
     "swg_config": _engine._Config, "swg_info": _engine._Info, "swg_stats": _engine._Stats, "swg_mpi_info": _engine.MPIInfo,
@@ -141,7 +141,7 @@ def test_prototypes_are_what_the_library_exports() -> None:
     exported = set()
     for path in (ROOT / "pyshim/capi").glob("*.go"):
         exported |= set(re.findall(r"^//export (\w+)", path.read_text(), flags=re.MULTILINE))
-    exported |= set(re.findall(r"^const char \*(swg_\w+)\(", (ROOT / "pyshim/capi/error.c").read_text(), flags=re.MULTILINE))
+    exported |= set(re.findall(r"^(?:const char \*|int32_t )(swg_\w+)\(", (ROOT / "pyshim/capi/error.c").read_text(), flags=re.MULTILINE))
     assert exported == set(HEADER.prototypes)
     assert all(hasattr(_engine.library(), name) for name in exported)
 

@@ -1,6 +1,8 @@
 /* The last error of each thread: a Go export runs on its caller's thread from start to end, so thread-local storage in C
  * is the one place that two threads cannot mix up. */
 #include "error.h"
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 static __thread char text[1024];
@@ -11,3 +13,9 @@ void swg_set_error(const char *message) {
 }
 
 const char *swg_last_error(void) { return text; }
+
+/* In C: it may be called while the interpreter ends, and in a forked child, which must not enter Go. */
+int32_t swg_buffer_free(void *buffer) {
+    free(buffer);
+    return 0;
+}

@@ -155,6 +155,11 @@ func swg_open_ranks(c *C.swg_config, comm int64, perRank int32, setup unsafe.Poi
 	})
 }
 
+//export swg_unsent
+func swg_unsent(h int64) int32 {
+	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return int64(e.Unsent()), nil }))
+}
+
 //export swg_rank_open
 func swg_rank_open(comm int64, c *C.swg_config) int64 {
 	return onComm(comm, func(x *pools.Comm) (int64, error) {

@@ -93,6 +93,9 @@ typedef struct swg_peer {
 #define SWG_EVENT_TIMEOUT 16 /* with LOST: the time limit was exceeded */
 #define SWG_EVENT_EXIT 32    /* with LOST: the exit code is known */
 
+/* In a buffer table of a pool of MPI ranks: the rest is an address in this process, not an offset in the arena. */
+#define SWG_EXTERNAL_BIT 63
+
 /* Job flags. */
 #define SWG_JOB_ORDERED 1
 #define SWG_JOB_LAZY 2
@@ -189,6 +192,13 @@ int32_t swg_comm_broken(int64_t comm); /* 1: a rank has died */
 int32_t swg_comm_peer(int64_t comm, int32_t rank, swg_peer *peer);
 /* At the end of the program. Rank 0 tells the others to leave; returns how many messages are undelivered after ms. */
 int32_t swg_comm_exit(int64_t comm, int32_t ms);
+
+/* Operations that MPI has not finished: memory outside of the arena that chunks refer to must stay until there are none, or until the
+ * chunks are answered. */
+int32_t swg_unsent(int64_t pool);
+/* Give back a buffer of a result that lies outside of the arena (SWG_EXTERNAL) and was taken over: who does so sets the offset in the
+ * buffer table to 0. */
+int32_t swg_buffer_free(void *buffer);
 
 /* Rank 0: open a pool of the other ranks, per_rank workers each, and of config->workers (may be 0) processes here. setup: a BLOB
  * frame that the ranks set themselves up with, NULL: as their own script says. The other functions on pools apply. */

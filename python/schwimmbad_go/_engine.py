@@ -110,6 +110,8 @@ SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "swg_comm_broken": (_I32, _I64),
     "swg_comm_peer": (_I32, _I64, _I32, ctypes.POINTER(Peer)),
     "swg_comm_exit": (_I32, _I64, _I32),
+    "swg_unsent": (_I32, _I64),
+    "swg_buffer_free": (_I32, _P),
     "swg_open_ranks": (_I64, ctypes.POINTER(_Config), _I64, _I32, _P, _U64),
     "swg_rank_open": (_I64, _I64, ctypes.POINTER(_Config)),
     "swg_rank_get_info": (_I32, _I64, ctypes.POINTER(_Info)),
@@ -339,6 +341,12 @@ class Engine(Shared):
     def attach(self, index: int, pid: int, child: bool) -> None:
         """Tell of a worker that was started; pid 0: it could not be."""
         self.check(self.lib.swg_attach(self.handle, index, pid, child))
+
+    def adopt(self, address: int, nbytes: int) -> Any:
+        """Memory of a result that lies outside of the arena, as an object that owns it."""
+        block = (ctypes.c_char * nbytes).from_address(address)
+        weakref.finalize(block, self.lib.swg_buffer_free, address).atexit = False
+        return block
 
     def free(self) -> None:
         """Give memory and descriptors back. Their numbers may be anything from now on: no fork may run meanwhile."""

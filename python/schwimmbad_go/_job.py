@@ -37,7 +37,7 @@ _SCALARS: Final = frozenset((int, float, str, bool, complex, type(None)))
 class Job:
     """One call under way on a port."""
 
-    __slots__ = ("by_value", "call", "delivered", "func", "id", "looks", "port", "runner", "source", "static")
+    __slots__ = ("by_value", "call", "delivered", "func", "held", "id", "in_place", "looks", "port", "runner", "source", "static")
 
     def __init__(self, runner: Runner, call: Call, port: Port, static: bool) -> None:
         self.runner = runner
@@ -46,6 +46,9 @@ class Job:
         self.source = source_of(call.tasks)
         self.static = static  # none of the user's code runs here between two chunks
         self.by_value = False
+        # Large buffers are sent from where they lie, not from a copy: the tasks stay as they are, and so does their memory.
+        self.in_place = runner.sends_in_place and static and type(call.tasks) in (list, tuple)
+        self.held: dict[int, list[memoryview]] = {}  # by chunk, until its answer
         self.id = 0
         self.looks = 2  # at the tasks behind a chunk with large buffers
         self.delivered = 0  # counted by the background thread, which runs many jobs on one port
@@ -84,7 +87,7 @@ class Job:
     def encode(self, k: int) -> bool:
         """Encode the tasks of offer k into its slot; whether the chunk is big enough to be posted at once."""
         port, arena = self.port, self.runner.arena
-        _, _, slot, room, first, count, tag, _ = _EVENT.unpack_from(arena, port.at + 8 * (L.W_OFFER + L.OFFER_WORDS * k))
+        _, chunk, slot, room, first, count, tag, _ = _EVENT.unpack_from(arena, port.at + 8 * (L.W_OFFER + L.OFFER_WORDS * k))
         source = self.source
         tasks = source.take(first, count, bool(tag & 1))
         n = len(tasks)
@@ -111,6 +114,8 @@ class Job:
         places = None
         if large:
             places, need = self._place(large, need, first + n)
+            if self.in_place:
+                self.held[chunk] = large
         if need > room:
             slot = port.grow(k, need)
         start = slot + _DATA
@@ -158,7 +163,9 @@ class Job:
             for buffer, key in zip(large, keys, strict=True):
                 at = blobs.share(buffer, key, self.id, self.static, key in ahead)
                 places.append(at)
-                if not at:
+                if not at and self.in_place:
+                    places[-1] = key[0] | L.EXTERNAL
+                elif not at:
                     need += buffer.nbytes + 64
         return places, need
 
@@ -205,6 +212,8 @@ class Job:
             return first, [], None
         error: BaseException | None = None
         values: list[Any] = []
+        if self.held:
+            self.held.pop(chunk, None)
         if slot:
             if not flags:
                 at = L.WORD.unpack_from(arena, slot + L.REPLY_SEGMENTS)[0]
@@ -264,7 +273,11 @@ class Job:
             buffers = []
             for i in range(nbuf):
                 off, size = L.TABLE.unpack_from(arena, table + 16 * i)
-                buffers.append(_payload.private_copy(arena[off : off + size]))
+                if off & L.EXTERNAL:
+                    L.WORD.pack_into(arena, table + 16 * i, 0)  # ours from now on
+                    buffers.append(self.runner.engine.adopt(off & ~L.EXTERNAL, size))
+                else:
+                    buffers.append(_payload.private_copy(arena[off : off + size]))
             data = arena[start : start + nbytes]
             if kind == L.ERROR:
                 record = _errors.Record(*pickle.loads(data))

@@ -119,6 +119,9 @@ EVENT_FUNC: Final = 8
 EVENT_TIMEOUT: Final = 16
 EVENT_EXIT: Final = 32
 
+EXTERNAL_BIT: Final = 63
+EXTERNAL: Final = 1 << EXTERNAL_BIT  # in a buffer table: the rest is an address in this process
+
 JOB_ORDERED: Final = 1
 JOB_LAZY: Final = 2
 JOB_BROADCAST: Final = 4

@@ -73,6 +73,8 @@ class Runner:
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
         self.plain: dict[int, tuple[Any, Function, int]] = {}  # functions that are plain references, by id
+        self.sends_in_place = False
+        self.limbo: list[Any] = []  # buffers of jobs that were given up, which MPI may still read
         self.engine = self._make_engine(method, initializer, max_tasks)
         self.arena = self.engine.arena
         self.blobs = Blobs(self.engine, workers)
@@ -255,6 +257,10 @@ class Runner:
 
     def _close(self, job: Job) -> None:
         self.ended(job.id)
+        if job.held:
+            self.limbo.append(job.held)
+        if self.limbo and not self.freed and self.engine.lib.swg_unsent(self.engine.handle) == 0:
+            self.limbo.clear()
         self.release(job.port)
 
     def collect(self, call: Call, job_flags: int = 0) -> list[Any]:
@@ -411,6 +417,7 @@ class RankRunner(Runner):
         """The zygote is the link's: the next pool needs it."""
 
     def _start(self, method: str, initializer: Initializer) -> None:
+        self.sends_in_place = self.workers == 0  # worker processes here would not see the caller's memory
         self.snapshot = Snapshot()  # the ranks have run the same script up to here
         self.encoder = Encoder(self.snapshot)
         self.starter = self.zygote or SpawnStarter()

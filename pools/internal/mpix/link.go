@@ -58,8 +58,8 @@ type inbox struct{ waiting []*incoming }
 type incoming struct {
 	msg    wire.Message
 	parts  []wire.Part
-	at     []byte
-	scrap  bool // nobody wants it: at is ours
+	at     Place
+	scrap  bool // nobody wants it: the memory is ours
 	parcel parcel
 }
 
@@ -86,7 +86,7 @@ func (l *Link) Send(dest int, m wire.Message, parts []Part, sent func()) {
 	table, at := b[wire.MessageSize:], wire.MessageSize+len(parts)*wire.PartSize
 	for i, p := range parts {
 		long := len(p.Data) > inlineMost
-		wire.Part{Base: p.Base, Length: uint64(len(p.Data)), Bulk: long}.Put(table[i*wire.PartSize:])
+		wire.Part{Base: p.Base, Length: uint64(len(p.Data)), Bulk: long, Apart: p.Apart}.Put(table[i*wire.PartSize:])
 		if !long {
 			copy(b[at:], p.Data)
 			at += (len(p.Data) + 7) &^ 7
@@ -265,16 +265,14 @@ func (l *Link) fill(src int, x *incoming, inline []byte) error {
 	if len(x.parts) == 0 {
 		return nil
 	}
-	size := Room(x.parts)
-	x.at = l.to.Place(src, &x.msg, x.parts, size)
-	if x.at == nil {
-		x.at, x.scrap = buffer(int(max(size, 1))), true
+	x.at = l.to.Place(src, &x.msg, x.parts)
+	if x.at.Mem == nil && x.at.Alone == nil {
+		x.at.Mem, x.scrap = buffer(int(max(Room(x.parts, nil), 1))), true
 	}
 	at := uint64(0)
-	for _, p := range x.parts {
-		at = Align(at)
-		dst := x.at[at : at+p.Length]
-		at += p.Length
+	for i, p := range x.parts {
+		var dst []byte
+		dst, at = x.at.Part(i, x.parts, at)
 		if !p.Bulk {
 			copy(dst, inline)
 			inline = inline[min(int(p.Length+7)&^7, len(inline)):]
@@ -301,7 +299,7 @@ func (l *Link) deliver(src int) error {
 			box.waiting = nil
 		}
 		if x.scrap {
-			release(x.at)
+			release(x.at.Mem)
 			continue
 		}
 		if err := l.to.Take(src, &x.msg, x.parts, x.at); err != nil {

@@ -20,13 +20,14 @@ static int x_test(MPI_Request *r, int *flag) { return MPI_Test(r, flag, MPI_STAT
 static int x_returns(MPI_Comm c) { return MPI_Comm_set_errhandler(c, MPI_ERRORS_RETURN); }
 static int x_free(MPI_Comm *c) { return MPI_Comm_free(c); }
 static int x_bcast(void *p, int n, MPI_Comm c) { return MPI_Bcast(p, n, MPI_BYTE, 0, c); }
-// Whether all ranks are on this node: 1 or 0 everywhere.
-static int x_one_node(MPI_Comm c, int *yes) {
+// here: ranks on this node. The result is 1 everywhere if they are all there are, else 0.
+static int x_node(MPI_Comm c, int *yes, int *ranks) {
     MPI_Comm node;
     int all = 0, here = 0, rc;
     if ((rc = MPI_Comm_split_type(c, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &node))) return rc;
     MPI_Comm_size(c, &all);
     MPI_Comm_size(node, &here);
+    *ranks = here;
     *yes = here == all;
     MPI_Comm_free(&node);
     return MPI_Allreduce(MPI_IN_PLACE, yes, 1, MPI_INT, MPI_MIN, c);
@@ -184,12 +185,12 @@ func (c *Comm) Rank() int { return c.rank }
 // Size is the number of ranks.
 func (c *Comm) Size() int { return c.size }
 
-// OneNode says whether all ranks are on one machine; collective.
-func (c *Comm) OneNode() (bool, error) {
-	p := (*C.int)(C.malloc(4))
+// Node says how many of the ranks are on this machine, and whether that is all of them; collective.
+func (c *Comm) Node() (ranks int, all bool, err error) {
+	p := (*[2]C.int)(C.malloc(8))
 	defer C.free(unsafe.Pointer(p))
-	err := check("MPI_Comm_split_type", C.x_one_node(c.comm, p))
-	return *p != 0, err
+	err = check("MPI_Comm_split_type", C.x_node(c.comm, &p[0], &p[1]))
+	return int(p[1]), p[0] != 0, err
 }
 
 // Tell gives all ranks what rank 0 has in b; collective, and b is of one length everywhere.

@@ -8,11 +8,26 @@ import (
 
 // Receiver takes messages in.
 type Receiver interface {
-	// Place says where the parts of a message go, one behind the other, each at a multiple of 64 bytes; nil: nobody wants them.
-	// It is called once per message with parts, in the order in which a source sent them.
-	Place(src int, m *wire.Message, parts []wire.Part, size uint64) []byte
+	// Place says where the parts of a message go. It is called once per message with parts, in the order in which a source sent them.
+	Place(src int, m *wire.Message, parts []wire.Part) Place
 	// Take is called when all of a message has come, in the order in which a source sent them; at is what Place returned.
-	Take(src int, m *wire.Message, parts []wire.Part, at []byte) error
+	Take(src int, m *wire.Message, parts []wire.Part, at Place) error
+}
+
+// Place is where parts lie: those of Alone by themselves, the others in Mem one behind the other, each at a multiple of 64 bytes. The zero
+// value: nobody wants them.
+type Place struct {
+	Mem   []byte
+	Alone [][]byte // by part, nil for those in Mem; or shorter
+}
+
+// Part is where part i lies; at is the end of the one before in Mem, and the new end is returned.
+func (p *Place) Part(i int, parts []wire.Part, at uint64) ([]byte, uint64) {
+	if i < len(p.Alone) && p.Alone[i] != nil {
+		return p.Alone[i], at
+	}
+	at = Align(at)
+	return p.Mem[at : at+parts[i].Length], at + parts[i].Length
 }
 
 // Woken is what a wait found.
@@ -36,10 +51,12 @@ func (f *Flag) IsSet() bool { return f.word.Load() != 0 }
 // Align rounds up to where the next part begins.
 func Align(n uint64) uint64 { return (n + 63) &^ 63 }
 
-// Room is what parts take when they lie one behind the other.
-func Room(parts []wire.Part) (n uint64) {
+// Room is what parts take when they lie one behind the other, but for those that alone says lie elsewhere.
+func Room(parts []wire.Part, alone func(wire.Part) bool) (n uint64) {
 	for _, p := range parts {
-		n = Align(n) + p.Length
+		if alone == nil || !alone(p) {
+			n = Align(n) + p.Length
+		}
 	}
 	return n
 }

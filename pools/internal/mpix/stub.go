@@ -31,8 +31,8 @@ func (c *Comm) Rank() int { return 0 }
 // Size is the number of ranks.
 func (c *Comm) Size() int { return 0 }
 
-// OneNode says whether all ranks are on one machine.
-func (c *Comm) OneNode() (bool, error) { return false, ErrNoMPI }
+// Node says how many of the ranks are on this machine.
+func (c *Comm) Node() (int, bool, error) { return 0, false, ErrNoMPI }
 
 // Tell gives all ranks what rank 0 has.
 func (c *Comm) Tell([]byte) error { return ErrNoMPI }
@@ -66,6 +66,12 @@ func (l *Link) Wait([]int, int64, *Tune) (Woken, error) { return Woken{}, ErrNoM
 
 // Free gives back what the link holds.
 func (l *Link) Free() {}
+
+// Memory is a block from C.
+func Memory(int) []byte { return nil }
+
+// Release gives a block from Memory back.
+func Release([]byte) {}
 
 // Unmap ends a mapping.
 func Unmap([]byte) error { return ErrNoMPI }

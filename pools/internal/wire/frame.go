@@ -70,6 +70,7 @@ func decodeTable(table []Buffer, entries, rest []byte, lim Limits, total uint64)
 		e := Buffer{Offset: binary.LittleEndian.Uint64(entries), Length: binary.LittleEndian.Uint64(entries[8:])}
 		entries = entries[EntrySize:]
 		switch {
+		case e.Offset&External != 0 && lim.External:
 		case e.Offset != 0:
 			if !lim.inside(e.Offset, e.Length) {
 				return nil, fmt.Errorf("%w: buffer %d has %d bytes at %d, arena of %d", ErrBadTable, i, e.Length, e.Offset, lim.Arena)

@@ -40,6 +40,7 @@ const (
 
 	messageMagic = 0x4d475753 // "SWGM", little endian
 	bulkBit      = 1 << 63
+	apartBit     = 1 << 62
 )
 
 // Message is the fixed part of what goes between ranks. Behind it in one MPI message lie the table of parts, the parts that are
@@ -55,8 +56,9 @@ type Message struct {
 // Part is one piece of a message's payload.
 type Part struct {
 	Base   uint64 // where it lay at the sender: offsets inside it count from there
-	Length uint64 // in bytes, below 2^63
+	Length uint64 // in bytes, below 2^61
 	Bulk   bool   // it follows as a message of its own
+	Apart  bool   // a buffer: it need not lie behind the part before
 }
 
 // Put writes the fixed part to the first MessageSize bytes of b. It panics when b is shorter.
@@ -81,6 +83,9 @@ func (p Part) Put(b []byte) {
 	n := p.Length
 	if p.Bulk {
 		n |= bulkBit
+	}
+	if p.Apart {
+		n |= apartBit
 	}
 	binary.LittleEndian.PutUint64(b, p.Base)
 	binary.LittleEndian.PutUint64(b[8:], n)
@@ -116,7 +121,7 @@ func ParseMessage(b []byte, parts []Part, lim Limits) (m Message, all []Part, si
 	for i := range int(m.Parts) {
 		at := MessageSize + i*PartSize
 		n := le.Uint64(b[at+8:])
-		p := Part{Base: le.Uint64(b[at:]), Length: n &^ bulkBit, Bulk: n&bulkBit != 0}
+		p := Part{Base: le.Uint64(b[at:]), Length: n &^ (bulkBit | apartBit), Bulk: n&bulkBit != 0, Apart: n&apartBit != 0}
 		if total += p.Length; p.Length > math.MaxInt64/4 || total > lim.bytes() {
 			return m, parts, 0, fmt.Errorf("%w: parts of %d bytes, at most %d", ErrTooBig, total, lim.bytes())
 		}

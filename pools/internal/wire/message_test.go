@@ -23,7 +23,7 @@ func encodeMessage(m Message, parts []Part, inline ...[]byte) []byte {
 
 func TestMessageRoundTrip(t *testing.T) {
 	m := Message{Kind: MsgTasks, Flags: FlagBrief, Chunk: 1<<40 | 7, Job: 9, A: -1, B: 2, C: -3, D: 4}
-	parts := []Part{{Base: 4096, Length: 5}, {Base: 1 << 30, Length: 3 << 30, Bulk: true}, {Length: 8}}
+	parts := []Part{{Base: 4096, Length: 5}, {Base: 1 << 30, Length: 3 << 30, Bulk: true, Apart: true}, {Length: 8}}
 	b := encodeMessage(m, parts, []byte("hello"), []byte("12345678"))
 	two := append(append([]byte{}, b...), encodeMessage(Message{Kind: MsgExit}, nil)...)
 	got, all, size, err := ParseMessage(two, nil, Limits{})
@@ -62,7 +62,7 @@ func TestMessageRefused(t *testing.T) {
 		"kind":         {change(4, 99), ErrBadField},
 		"kind 0":       {change(4, 0), ErrBadField},
 		"parts":        {change(9, 1), ErrTooBig},
-		"length":       {change(MessageSize+14, 0x7f), ErrTooBig},
+		"length":       {change(MessageSize+14, 0x3f), ErrTooBig},
 	} {
 		if _, _, _, err := ParseMessage(c.b, nil, Limits{}); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
