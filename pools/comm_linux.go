@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
-	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/lifeline"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
@@ -60,8 +59,8 @@ type Comm struct {
 	tune  mpix.Tune
 	ready bool
 
-	server *lifeline.Server
-	client *lifeline.Client
+	server *mpix.Server
+	client *mpix.Client
 	watch  bool
 
 	mu    sync.Mutex
@@ -123,25 +122,25 @@ func (c *Comm) greet() error {
 	}
 	greeting := make([]byte, greetingSize)
 	if c.comm.Rank() == 0 && c.watch {
-		if c.server, err = lifeline.Listen(oneNode, c.died); err != nil {
+		if c.server, err = mpix.Listen(oneNode, c.died); err != nil {
 			fmt.Fprintf(os.Stderr, "schwimmbad-go: %v; the death of a rank may go unnoticed\n", err)
 		} else {
 			copy(greeting, c.server.Token[:])
 			text := c.server.Addresses()
-			if len(text) > greetingSize-lifeline.TokenSize-1 {
-				text = text[:greetingSize-lifeline.TokenSize-1]
+			if len(text) > greetingSize-mpix.TokenSize-1 {
+				text = text[:greetingSize-mpix.TokenSize-1]
 			}
-			copy(greeting[lifeline.TokenSize:], text)
+			copy(greeting[mpix.TokenSize:], text)
 		}
 	}
 	if _, err := mpiError(0, c.comm.Tell(greeting)); err != nil {
 		return err
 	}
-	text := string(bytes.TrimRight(greeting[lifeline.TokenSize:], "\x00"))
+	text := string(bytes.TrimRight(greeting[mpix.TokenSize:], "\x00"))
 	if c.comm.Rank() == 0 || text == "" {
 		return nil
 	}
-	if c.client, err = lifeline.Dial(text, [lifeline.TokenSize]byte(greeting), c.comm.Rank(), c.orphaned); err != nil {
+	if c.client, err = mpix.Dial(text, [mpix.TokenSize]byte(greeting), c.comm.Rank(), c.orphaned); err != nil {
 		fmt.Fprintf(os.Stderr, "schwimmbad-go: rank %d cannot watch the master: %v\n", c.comm.Rank(), err)
 	}
 	return nil
@@ -158,7 +157,7 @@ func (c *Comm) begin(f *fleet, kick func()) {
 	c.mu.Unlock()
 }
 
-// died notes that the process of a rank is gone. Called on a goroutine of the lifeline.
+// died notes that the process of a rank is gone. Called on a goroutine of the mpix.
 func (c *Comm) died(rank int) {
 	c.mu.Lock()
 	c.dead[rank] = true
