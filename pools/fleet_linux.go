@@ -100,7 +100,7 @@ func (f *fleet) Pop() any { return nil }
 // open begins a session: the ranks set themselves up anew, from what setup holds or, without it, from what their own script said.
 func (f *fleet) open(setup []byte) {
 	for _, l := range f.lanes[1:] {
-		m := wire.Message{Kind: wire.MsgOpen, Chunk: uint64(f.session)}
+		m := wire.Message{Kind: wire.MsgOpen, Chunk: uint64(f.session), A: int64(f.e.cfg.MaxTasks)}
 		if setup == nil {
 			f.comm.link.Send(l.rank, m, nil, nil)
 		} else {

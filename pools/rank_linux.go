@@ -413,6 +413,7 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 			return err
 		}
 		r.session, r.halted, r.crashes = int64(m.Chunk), false, 0
+		r.tr.Store(process.CtlMaxTasks, uint64(max(m.A, 0)))
 		e := rankEvent{what: RankOpen}
 		if len(parts) > 0 {
 			e.at[0] = r.tr.Offset(at)

@@ -11,7 +11,7 @@ type MessageKind uint16
 
 // The messages. Those from the master go down to a rank, the others up.
 const (
-	MsgOpen   MessageKind = 1 + iota // down: a pool begins; Chunk: session; part 0: set-up of the workers, may be missing
+	MsgOpen   MessageKind = 1 + iota // down: a pool begins; Chunk: session; A: tasks per worker process, 0 any number; part 0: set-up, may be missing
 	MsgBlob                          // down: bytes that chunks refer to; Chunk: its offset on the master; part 0: the bytes
 	MsgTasks                         // down: a chunk; Chunk: its id; part 0: the TASKS frame and all behind it
 	MsgForget                        // down: blobs that nobody will refer to again; part 0: their offsets
