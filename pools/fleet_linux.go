@@ -27,6 +27,9 @@ const (
 	briefTime = 50e3 // ns
 	// Results of this size are handed on in memory of their own: below it a copy costs no more than making an object that owns it.
 	looseLeast = 64 << 10
+	// A caller who does not wait is kept for so long by chunks that were given up, since a rank drops them within that time unless
+	// its task is a long one.
+	roomWait = 10e6 // ns
 )
 
 // lane is where chunks go: one MPI rank, or (rank 0) the crew on this machine.
@@ -155,6 +158,29 @@ func (f *fleet) pick(c *chunk) *lane {
 		return l
 	}
 	return nil
+}
+
+// makeRoom takes in answers for a caller who is not going to wait: nobody else would until he comes back, and his chunks might stay
+// behind those of a job that was given up, which the ranks have long dropped.
+func (f *fleet) makeRoom() error {
+	for end := process.Monotonic() + roomWait; !f.e.leading && !f.e.terminated && !f.detached; {
+		if err := f.progress(); err != nil {
+			return err
+		}
+		f.assign()
+		if len(f.queue) == 0 || !f.blocked() || process.Monotonic() >= end {
+			return nil
+		}
+		process.Nap(20e3)
+	}
+	return nil
+}
+
+// blocked says whether a chunk that was given up keeps a lane from getting another one.
+func (f *fleet) blocked() bool {
+	return slices.ContainsFunc(f.order, func(l *lane) bool {
+		return slices.ContainsFunc(l.flying, func(c *chunk) bool { return c.job.gone })
+	})
 }
 
 // laneOf is the lane with the i-th worker, in the order of ranks.

@@ -253,6 +253,11 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 		until = process.Monotonic() + int64(ms)*1e6
 	}
 	mode &= 255
+	if mode == WaitNone && e.fleet != nil {
+		if err := e.fleet.makeRoom(); err != nil {
+			return 0, err
+		}
+	}
 	for {
 		if err := e.push(); err != nil {
 			return 0, err
