@@ -248,7 +248,11 @@ func (e *Engine) Join(timeoutMs int) (int, error) {
 	if e.freed {
 		return 0, nil
 	}
-	return e.left(), nil
+	left := e.left()
+	if left == 0 && e.terminated && e.fleet != nil {
+		e.fleet.detach()
+	}
+	return left, nil
 }
 
 // Unsent counts the operations that MPI has not finished.
@@ -265,7 +269,7 @@ func (e *Engine) Unsent() int {
 // or writes here.
 func (e *Engine) left() int {
 	n := e.tr.Alive()
-	if f := e.fleet; f != nil && !f.comm.Broken() && f.unsent() {
+	if f := e.fleet; f != nil && !f.detached && !f.comm.Broken() && f.unsent() {
 		n++
 	}
 	return n
@@ -289,12 +293,11 @@ func (e *Engine) Free() error {
 		process.Nap(1e5)
 		e.mu.Lock()
 	}
-	if e.fleet != nil {
-		e.fleet.comm.begin(nil, nil)
-		e.fleet.comm.lastJob, e.fleet.comm.generation = e.sched.Marks()
+	if e.fleet != nil && !e.fleet.detached {
 		if e.fleet.unsent() {
 			e.tr.Abandon() // a rank is gone: what MPI still means to read or write there stays
 		}
+		e.fleet.detach()
 	}
 	if err := e.tr.Close(); err != nil {
 		return &Error{CodeSystem, err}

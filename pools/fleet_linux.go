@@ -62,6 +62,8 @@ type fleet struct {
 	frame   wire.Frame         // scratch
 	failure error              // a rank cannot work
 	failOff uint64
+
+	detached bool // the communicator is another pool's
 }
 
 func newFleet(e *Engine, c *Comm, local, perRank int) *fleet {
@@ -119,6 +121,16 @@ func (f *fleet) tell(m wire.Message) {
 	}
 }
 
+// detach leaves the communicator to another pool: nothing of this one is under way there any more. A caller may still hold a port of
+// its engine, and results that lie in its memory.
+func (f *fleet) detach() {
+	if !f.detached {
+		f.detached = true
+		f.comm.begin(nil, nil)
+		f.comm.lastJob, f.comm.generation = f.e.sched.Marks()
+	}
+}
+
 // post takes over a chunk.
 func (f *fleet) post(c *chunk) { f.queue = append(f.queue, c) }
 
@@ -148,18 +160,6 @@ func (f *fleet) assign() {
 	}
 }
 
-// pick finds the lane for a chunk; nil: none has room.
-func (f *fleet) pick(c *chunk) *lane {
-	if c.job.broadcast { // one task for each worker
-		return f.laneOf(int(c.first))
-	}
-	l := f.order[0]
-	if len(l.flying) < l.workers*(1+f.ahead(c)) {
-		return l
-	}
-	return nil
-}
-
 // makeRoom takes in answers for a caller who is not going to wait: nobody else would until he comes back, and his chunks might stay
 // behind those of a job that was given up, which the ranks have long dropped.
 func (f *fleet) makeRoom() error {
@@ -181,6 +181,18 @@ func (f *fleet) blocked() bool {
 	return slices.ContainsFunc(f.order, func(l *lane) bool {
 		return slices.ContainsFunc(l.flying, func(c *chunk) bool { return c.job.gone })
 	})
+}
+
+// pick finds the lane for a chunk; nil: none has room.
+func (f *fleet) pick(c *chunk) *lane {
+	if c.job.broadcast { // one task for each worker
+		return f.laneOf(int(c.first))
+	}
+	l := f.order[0]
+	if len(l.flying) < l.workers*(1+f.ahead(c)) {
+		return l
+	}
+	return nil
 }
 
 // laneOf is the lane with the i-th worker, in the order of ranks.
@@ -380,6 +392,9 @@ func (f *fleet) progress() error {
 
 // flush hands out what waits, and MPI what is to be sent; while another thread watches, that one does.
 func (f *fleet) flush() error {
+	if f.detached {
+		return nil
+	}
 	f.assign()
 	if f.comm.Broken() || !f.comm.link.Queued() {
 		return nil
@@ -409,6 +424,9 @@ func (f *fleet) checkThread() error {
 
 // cancel lets the ranks stop what they run of a job.
 func (f *fleet) cancel(j *job, kill bool) {
+	if f.detached {
+		return
+	}
 	m := wire.Message{Kind: wire.MsgCancel, Job: uint64(j.id)}
 	if kill {
 		m.Flags = wire.FlagKill

@@ -413,6 +413,15 @@ class RankRunner(Runner):
         """Where a rank runs."""
         return self.link.host_of(rank)
 
+    def give_way(self) -> None:
+        """Another pool is to work over the ranks. What this one, which is closed, runs in the background ends first; an iterator
+        that nobody has used up is cut off, or it would keep the ranks for as long as somebody holds it."""
+        pump = self.pump
+        if pump is not None:
+            pump.join()
+        self.terminate()
+        self.join()
+
     def _close_starter(self) -> None:
         """The zygote is the link's: the next pool needs it."""
 

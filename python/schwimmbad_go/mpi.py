@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import weakref
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TypeVar
@@ -19,6 +20,8 @@ from .error import PoolClosed
 from .pool import BasePool
 
 __all__ = ["MPI", "MPIPool"]
+
+_PATIENCE = 1.0  # seconds that the end of an abandoned pool may take: the garbage collector waits
 
 _Self = TypeVar("_Self", bound="MPIPool")
 
@@ -225,7 +228,7 @@ class MPIPool(BasePool):
         if link.runner is not None and not link.runner.freed:
             if not link.runner.closed:
                 raise ValueError("An MPIPool of these ranks is open: close it before another one is made")
-            link.runner.join()
+            link.runner.give_way()
         if link.zygote is not None and not local and link.pools == 0:  # rank 0 was not known to be it when it was forked
             link.zygote.close()
             link.zygote = None
@@ -415,6 +418,7 @@ def _fork_zygote(setup: Any) -> Any:
 
 
 def _abandon(runner: Any) -> None:
-    """The net under a pool that nobody closed."""
-    if runner.owner == os.getpid() and not runner.freed and not sys.is_finalizing():
+    """The net under a pool that nobody closed, or joined: memory and descriptors are given back with it."""
+    if runner.owner == os.getpid() and not runner.freed and not sys.is_finalizing() and runner.link.job.may_call():
         runner.terminate()
+        runner.join(time.monotonic() + _PATIENCE)
