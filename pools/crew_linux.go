@@ -35,10 +35,11 @@ type chunk struct {
 	timeout int64 // ns per task, 0 none
 	posted  bool
 	seq     uint64
-	asking  uint32 // status of the question, 0 none
-	killed  bool   // its worker was ended for exceeding the time limit
-	lane    *lane  // the rank that has it; nil: the crew
-	taken   bool   // in the hands of the crew or of a rank
+	asking  uint32  // status of the question, 0 none
+	killed  bool    // its worker was ended for exceeding the time limit
+	lane    *lane   // the rank that has it; nil: the crew
+	expect  float64 // ns that it should run, 0: nobody knows
+	taken   bool    // in the hands of the crew or of a rank
 
 	// In a Rank, from the master's message:
 	masterJob uint64

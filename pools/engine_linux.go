@@ -105,7 +105,7 @@ func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
 	}
 	// One chunk at each worker, one behind it, and some more to hand out at once.
 	return dispatch.Config{
-		Workers: e.total, Depth: 2*e.total + min(e.total, 32), FirstJob: c.lastJob, FirstGeneration: c.generation,
+		Workers: e.total, Depth: 2*e.total + min(e.total, 32), DeepTime: deepRanks, DeepMost: deepMostRanks, FirstJob: c.lastJob, FirstGeneration: c.generation,
 	}, nil
 }
 

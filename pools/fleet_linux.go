@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
@@ -19,10 +20,14 @@ import (
 const (
 	// A chunk that takes longer is not queued behind another: what is waiting there could run elsewhere.
 	prefetchMost = 20e6 // ns
-	// Short chunks are queued for this long, so that a rank does not wait for the next one...
-	prefetchTime = 500e3 // ns
-	// ...but no more of them than this.
-	prefetchDeep = 64
+	// Short chunks are queued for this long, so that a rank does not wait for the next one. On a crowded node a process that is not
+	// running comes back after some milliseconds.
+	prefetchTime = 1e6 // ns
+	// But no more of them than this.
+	prefetchDeep = 128
+	// The same for all ranks together, for chunks whose size the user fixed.
+	deepRanks     = 1 * time.Millisecond
+	deepMostRanks = 256
 	// Answers of shorter chunks may wait for each other.
 	briefTime = 50e3 // ns
 	// Results of this size are handed on in memory of their own: below it a copy costs no more than making an object that owns it.
@@ -60,6 +65,7 @@ type fleet struct {
 	loose   map[uint64][]loose // by slot
 	zombies map[uint64]bool    // those of them that are free when it has done
 	frame   wire.Frame         // scratch
+	parts   []mpix.Part        // scratch
 	failure error              // a rank cannot work
 	failOff uint64
 
@@ -208,16 +214,12 @@ func (f *fleet) laneOf(i int) *lane {
 
 // ahead is how many chunks like c may wait at a worker that has one.
 func (f *fleet) ahead(c *chunk) int {
-	t := f.expect(c)
-	switch {
-	case t <= 0 || t >= prefetchMost:
+	c.expect = f.e.sched.TaskTime(c.job.id) * float64(c.count)
+	if c.expect <= 0 || c.expect >= prefetchMost {
 		return 0
 	}
-	return min(max(int(prefetchTime/t), 1), prefetchDeep)
+	return min(max(int(prefetchTime/c.expect), 1), prefetchDeep)
 }
-
-// expect is how long c should run, in ns, 0: nobody knows.
-func (f *fleet) expect(c *chunk) float64 { return f.e.sched.TaskTime(c.job.id) * float64(c.count) }
 
 // send hands a chunk to a lane.
 func (f *fleet) send(l *lane, c *chunk) error {
@@ -242,7 +244,7 @@ func (f *fleet) send(l *lane, c *chunk) error {
 	if err != nil {
 		return err
 	}
-	parts := make([]mpix.Part, 1, 1+len(f.frame.Buffers))
+	parts := append(f.parts[:0], mpix.Part{})
 	for _, b := range f.frame.Buffers {
 		switch {
 		case b.Offset&wire.External != 0:
@@ -261,7 +263,7 @@ func (f *fleet) send(l *lane, c *chunk) error {
 		}
 	}
 	m := wire.Message{Kind: wire.MsgTasks, Chunk: uint64(c.id), Job: uint64(c.job.id), A: c.timeout}
-	if t := f.expect(c); t > 0 && t < briefTime {
+	if c.expect > 0 && c.expect < briefTime {
 		m.Flags |= wire.FlagBrief
 	}
 	if c.job.broadcast && l.workers == 1 { // alone in its lane: nobody could take a second task of the broadcast
@@ -270,11 +272,16 @@ func (f *fleet) send(l *lane, c *chunk) error {
 	}
 	parts[0] = mpix.Part{Base: at, Data: mem[at:end]}
 	f.transmit(l, m, c.slot, parts)
+	f.parts = parts[:0]
 	return nil
 }
 
 // transmit sends parts of the arena's range at off, which must stay as it is until they have left.
 func (f *fleet) transmit(l *lane, m wire.Message, off uint64, parts []mpix.Part) {
+	if mpix.Copied(parts) {
+		f.comm.link.Send(l.rank, m, parts, nil)
+		return
+	}
 	f.sending[off]++
 	f.comm.link.Send(l.rank, m, parts, func() {
 		if f.sending[off]--; f.sending[off] > 0 {
@@ -290,8 +297,10 @@ func (f *fleet) transmit(l *lane, m wire.Message, off uint64, parts []mpix.Part)
 
 // busy says whether MPI still reads the range at off; it is then freed when that ends.
 func (f *fleet) busy(off uint64) bool {
-	f.drop(off)
-	if f.sending[off] == 0 {
+	if len(f.loose) > 0 {
+		f.drop(off)
+	}
+	if len(f.sending) == 0 || f.sending[off] == 0 {
 		return false
 	}
 	f.zombies[off] = true

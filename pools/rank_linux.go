@@ -17,7 +17,7 @@ import (
 
 // What Rank.Next found.
 const (
-	RankChunk  = 1 // a chunk to run: its slot, and the time limit per task in ns; then call Answer
+	RankChunk  = 1 // a chunk to run, in the slot given; then call Answer
 	RankOpen   = 2 // a pool begins: set up as the BLOB frame at this offset says (0: as the script said); then call Hello
 	RankClose  = 3 // the pool ends
 	RankExit   = 4 // leave
@@ -58,12 +58,13 @@ type Rank struct {
 	parked  map[uint64]int // answers of a broadcast, by job
 	sending map[uint64]int // slots that MPI still reads
 	zombies map[uint64]bool
-	frame   wire.Frame // scratch
+	frame   wire.Frame  // scratch
+	parts   []mpix.Part // scratch
 }
 
 type rankEvent struct {
 	what int
-	at   [2]uint64
+	at   uint64
 }
 
 type localBlob struct{ off, length uint64 }
@@ -146,7 +147,7 @@ func (r *Rank) flushLink() error {
 }
 
 // Next waits for something to do, 100 ms at most, and says what and where (see the Rank constants).
-func (r *Rank) Next() (what int, at [2]uint64, err error) {
+func (r *Rank) Next() (what int, at uint64, err error) {
 	end := process.Monotonic() + waitSlice
 	for {
 		if len(r.events) > 0 {
@@ -157,7 +158,7 @@ func (r *Rank) Next() (what int, at [2]uint64, err error) {
 		if len(r.needs) > 0 && r.serving {
 			var place [1]int64
 			r.takeNeeds(place[:])
-			return RankNeeds, [2]uint64{uint64(place[0])}, nil
+			return RankNeeds, uint64(place[0]), nil
 		}
 		if len(r.ready) > 0 {
 			return r.run()
@@ -183,7 +184,7 @@ func (r *Rank) Next() (what int, at [2]uint64, err error) {
 }
 
 // run hands the caller the next chunk. Answers that were held back go out first, unless this one takes no time either.
-func (r *Rank) run() (what int, at [2]uint64, err error) {
+func (r *Rank) run() (what int, at uint64, err error) {
 	c := r.ready[0]
 	r.ready = r.ready[:copy(r.ready, r.ready[1:])]
 	r.brief = c.brief
@@ -192,7 +193,7 @@ func (r *Rank) run() (what int, at [2]uint64, err error) {
 			return 0, at, err
 		}
 	}
-	return RankChunk, [2]uint64{c.slot, uint64(c.timeout)}, nil
+	return RankChunk, c.slot, nil
 }
 
 // sleep waits for messages, for the crew and for signals.
@@ -309,7 +310,7 @@ func (r *Rank) reply(c *chunk, m wire.Message) {
 		return
 	}
 	mem := r.tr.Mem()
-	parts := []mpix.Part{{Base: slot, Data: mem[slot : slot+process.SlotFrame]}}
+	parts := append(r.parts[:0], mpix.Part{Base: slot, Data: mem[slot : slot+process.SlotFrame]})
 	seg := r.tr.Load(slot + process.ReplySegments)
 	for n := 0; seg != 0 && n < wire.MaxBuffers; n++ { // bounded: a dying process may have written the chain
 		end, err := frameEnd(&r.frame, mem, seg)
@@ -322,21 +323,29 @@ func (r *Rank) reply(c *chunk, m wire.Message) {
 		}
 		seg = r.frame.Next
 	}
-	r.sending[slot]++
-	job, broadcast := c.masterJob, c.parks
-	r.comm.link.Send(0, m, parts, func() {
-		if r.sending[slot]--; r.sending[slot] == 0 {
-			delete(r.sending, slot)
-			if r.zombies[slot] {
-				delete(r.zombies, slot)
-				r.freeAt(slot)
-			}
-		}
-	})
-	if broadcast {
-		r.unpark(job)
+	if mpix.Copied(parts) {
+		r.comm.link.Send(0, m, parts, nil)
+	} else {
+		r.sending[slot]++
+		r.comm.link.Send(0, m, parts, func() { r.sent(slot) })
+	}
+	r.parts = parts[:0]
+	if c.parks {
+		r.unpark(c.masterJob)
 	}
 	r.done(c)
+}
+
+// sent frees a slot that MPI has read.
+func (r *Rank) sent(slot uint64) {
+	if r.sending[slot]--; r.sending[slot] > 0 {
+		return
+	}
+	delete(r.sending, slot)
+	if r.zombies[slot] {
+		delete(r.zombies, slot)
+		r.freeAt(slot)
+	}
 }
 
 // unpark lets the workers of a broadcast go on when each has run its task.
@@ -361,7 +370,7 @@ func (r *Rank) done(c *chunk) {
 }
 
 func (r *Rank) isSending(slot uint64) bool {
-	if r.sending[slot] == 0 {
+	if len(r.sending) == 0 || r.sending[slot] == 0 {
 		return false
 	}
 	r.zombies[slot] = true
@@ -416,8 +425,8 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 		r.tr.Store(process.CtlMaxTasks, uint64(max(m.A, 0)))
 		e := rankEvent{what: RankOpen}
 		if len(parts) > 0 {
-			e.at[0] = r.tr.Offset(at)
-			r.tr.Store(process.CtlSetup, e.at[0]) // for workers that start from now on
+			e.at = r.tr.Offset(at)
+			r.tr.Store(process.CtlSetup, e.at) // for workers that start from now on
 		}
 		r.events = append(r.events, e)
 	case wire.MsgClose:
@@ -525,28 +534,31 @@ func (r *Rank) accept(m *wire.Message, parts []wire.Part, at []byte) error {
 	room := r.tr.Load(slot + process.ReplyCapacity)
 	clear(mem[slot : slot+process.SlotFrame])
 	r.tr.Store(slot+process.ReplyCapacity, room)
+	r.tr.Store(slot+process.ReplyLimit, uint64(m.A))
 	delta := slot + process.SlotFrame - part.Base
-	next, pos := 1, part.Length // buffers that lay outside of the master's slot follow in the order of the table
-	err := relocate(at[:part.Length], func(off uint64) (uint64, bool) {
-		switch {
-		case off-part.Base < part.Length:
-			return off + delta, true
-		case off&wire.External == 0:
-			return r.local(off)
-		case next == len(parts):
-			return 0, false
-		}
-		here := mpix.Align(pos)
-		pos = here + parts[next].Length
-		next++
-		return slot + process.SlotFrame + here, true
-	})
-	if err != nil {
-		return err
-	}
 	h, err := wire.ParseHeader(at, wire.Limits{Arena: 1 << 62})
 	if err != nil {
 		return err
+	}
+	next, pos := 1, part.Length // buffers that lay outside of the master's slot follow in the order of the table
+	if h.NBuf > 0 {
+		err := relocate(at[:part.Length], func(off uint64) (uint64, bool) {
+			switch {
+			case off-part.Base < part.Length:
+				return off + delta, true
+			case off&wire.External == 0:
+				return r.local(off)
+			case next == len(parts):
+				return 0, false
+			}
+			here := mpix.Align(pos)
+			pos = here + parts[next].Length
+			next++
+			return slot + process.SlotFrame + here, true
+		})
+		if err != nil {
+			return err
+		}
 	}
 	if h.Next != 0 { // where the free part of the slot begins
 		h.Next = mpix.Align(slot + process.SlotFrame + pos)

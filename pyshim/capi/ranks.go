@@ -214,19 +214,17 @@ func swg_rank_refuse(h int64, code int32, text *C.char, off uint64) int32 {
 }
 
 //export swg_rank_next
-func swg_rank_next(h int64, at *C.uint64_t) (rc int32) {
+func swg_rank_next(h int64) (rc int64) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
 	if !ok || e.rank == nil {
-		return int32(badHandle(h))
+		return badHandle(h)
 	}
-	what, found, err := e.rank.Next()
+	what, at, err := e.rank.Next()
 	if err != nil {
-		return int32(failed(err))
+		return failed(err)
 	}
-	out := unsafe.Slice(at, 2)
-	out[0], out[1] = C.uint64_t(found[0]), C.uint64_t(found[1])
-	return int32(what)
+	return int64(at)<<4 | int64(what)
 }
 
 //export swg_rank_look

@@ -113,12 +113,12 @@ typedef struct swg_peer {
 #define SWG_FOUND_RESUME 16
 #define SWG_FOUND_KICKED 32
 
-/* What swg_rank_next found. */
-#define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at[0]; at[1]: time limit per task [ns], 0 none. Then swg_rank_answer */
-#define SWG_RANK_OPEN 2   /* a pool begins: set up as the BLOB frame at at[0] says (0: as the script said); then swg_rank_hello */
+/* What swg_rank_next found, in the lower 4 bits; the others are an offset or a number. */
+#define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at this offset; then swg_rank_answer */
+#define SWG_RANK_OPEN 2   /* a pool begins: set up as the BLOB frame at this offset says (0: as the script said); then swg_rank_hello */
 #define SWG_RANK_CLOSE 3  /* the pool ends */
 #define SWG_RANK_EXIT 4   /* leave */
-#define SWG_RANK_NEEDS 5  /* worker at[0] has to be started; then swg_rank_attach */
+#define SWG_RANK_NEEDS 5  /* the worker of this number has to be started; then swg_rank_attach */
 #define SWG_RANK_RESUME 6 /* look after signals and call again */
 
 /* The engine's own build leaves the prototypes out: Go generates them with its own names for the same types. */
@@ -213,8 +213,8 @@ int32_t swg_rank_server(int64_t rank, int32_t socket);
 int32_t swg_rank_hello(int64_t rank);
 /* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
 int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);
-/* Wait, about 100 ms at most; returns SWG_RANK_ and fills at[2]. */
-int32_t swg_rank_next(int64_t rank, uint64_t *at);
+/* Wait, about 100 ms at most; returns SWG_RANK_ and what belongs to it. */
+int64_t swg_rank_next(int64_t rank);
 int32_t swg_rank_look(int64_t rank); /* take in what has come, without waiting: the cancel word of a chunk may be set */
 int32_t swg_rank_answer(int64_t rank, uint64_t slot);
 int32_t swg_rank_close(int64_t rank);

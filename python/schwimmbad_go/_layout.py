@@ -52,6 +52,7 @@ REPLY_STATUS: Final = 4
 REPLY_SEGMENTS: Final = 16
 REPLY_CANCEL: Final = 28
 REPLY_PINNED: Final = 40
+REPLY_LIMIT: Final = 48
 REPLY_CAPACITY: Final = 56
 REPLY: Final = struct.Struct("<IIQQI4xQ")  # done, status, elapsed, first segment, worker, (cancel), bytes
 # A slot's cancel word and capacity, then the TASKS frame: what a worker reads first, in one go.

@@ -6,7 +6,6 @@ forked before MPI was started, so that a crash of theirs costs one task.
 
 from __future__ import annotations
 
-import ctypes
 import pickle
 import signal
 import socket
@@ -28,10 +27,13 @@ class RankChannel(_worker.Channel):
         super().__init__(0, rank.arena, rank.worker_fds)
         self.rank = rank
         self.max_tasks = 0  # this process cannot be replaced
+        self._answer, self._handle = rank.lib.swg_rank_answer, rank.handle
 
     def tell(self, slot: int, generation: int) -> None:
         """The reply in a slot is complete."""
-        self.rank.check(self.rank.lib.swg_rank_answer(self.rank.handle, slot))
+        code = self._answer(self._handle, slot)
+        if code < 0:
+            self.rank.check(code)
 
     def look(self) -> None:
         """Take in what has come: the running chunk may have been given up."""
@@ -59,6 +61,7 @@ class Server:
         self.worker = _worker.Worker(self.channel)
         if zygote is None:
             self.worker.look = self.channel.look
+            self.worker.limits = True
             return
         zygote.connect(self.rank)
         zygote.ask(b"R", link.rank)
@@ -69,23 +72,21 @@ class Server:
     def serve(self) -> None:
         """Until the master's program ends."""
         rank, worker, arena = self.rank, self.worker, self.rank.arena
-        following, handle = rank.lib.swg_rank_next, rank.handle
-        at = (ctypes.c_uint64 * 2)()
+        following, handle, run, generation = rank.lib.swg_rank_next, rank.handle, worker.run, L.WORD32.unpack_from
         while True:
-            what = following(handle, at)
+            found = following(handle)
+            what, at = found & 15, found >> 4
             if what == L.RANK_CHUNK:
-                slot = at[0]
-                worker.limit = at[1] / 1e9
-                worker.run(slot, L.WORD32.unpack_from(arena, slot + L.SLOT_FRAME + 28)[0])
+                run(at, generation(arena, at + L.SLOT_FRAME + 28)[0])
+            elif found < 0:
+                rank.check(found)
             elif what == L.RANK_OPEN:
-                self.open(at[0])
+                self.open(at)
             elif what == L.RANK_EXIT:
                 break
             elif what == L.RANK_NEEDS:
                 assert self.zygote is not None
-                self.zygote.start(at[0])
-            else:
-                rank.check(what)
+                self.zygote.start(at)
         rank.free()
 
     def open(self, setup: int) -> None:

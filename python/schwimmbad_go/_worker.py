@@ -156,7 +156,7 @@ class Worker:
         self.functions = Functions(channel)
         self.tasks = self.chunks = self.busy = 0
         self.look: Callable[[], None] | None = None  # where nobody else sets the cancel word while a chunk runs
-        self.limit = 0.0  # s per task, where nobody else watches the time
+        self.limits = False  # nobody else ends a task that takes too long
         self.pinned: list[tuple[int, list[Any]]] = []
         # What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
         # after each chunk.
@@ -227,8 +227,8 @@ class Worker:
         except BaseException as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
-        if flags & L.TIMED and self.limit:
-            func = _errors.Limited(func, self.limit)
+        if flags & L.TIMED and self.limits:
+            func = _errors.Limited(func, L.WORD.unpack_from(self.arena, done.slot + L.REPLY_LIMIT)[0] / 1e9)
         if flags & L.SOME_UNSENT:
             calls: Any = map(_errors.Guard(func, flags), tasks)
         elif flags & L.UNPACK_STAR:

@@ -8,6 +8,10 @@ type Config struct {
 	Workers int
 	// Depth is the most chunks of one job that are reserved or in flight, default Workers + min(2*Workers, 32).
 	Depth int
+	// DeepTime is how much work is kept in flight, however many chunks that takes, where their size was fixed by the user and is
+	// short; default 500us. DeepMost is the most such chunks, default 64.
+	DeepTime time.Duration
+	DeepMost int
 	// Target is the run time aimed at for one chunk, default 300us.
 	Target time.Duration
 	// LongTarget replaces Target while much work is left, default 2.4ms.
@@ -55,6 +59,12 @@ func (c Config) withDefaults() Config {
 	}
 	if c.LongTarget <= 0 {
 		c.LongTarget = defaultLongTarget
+	}
+	if c.DeepTime <= 0 {
+		c.DeepTime = defaultDeepTime
+	}
+	if c.DeepMost <= 0 {
+		c.DeepMost = defaultDeepMost
 	}
 	if c.FanOut <= 0 {
 		c.FanOut = defaultFanOut

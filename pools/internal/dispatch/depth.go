@@ -5,9 +5,9 @@ import "time"
 const (
 	// Short chunks are kept in flight for this long, so that neither the workers nor the owner go to sleep between two
 	// of them: with chunks of one tiny task most of the cost of a chunk is waking somebody up.
-	deepTime = float64(500 * time.Microsecond)
+	defaultDeepTime = 500 * time.Microsecond
 	// But no more than this many: what a caller's exchange area can list at once.
-	deepMost = 64
+	defaultDeepMost = 64
 )
 
 // Depth is how many chunks of a job may be in flight, 0 for a job that has ended. An owner who refills only when half
@@ -25,8 +25,8 @@ func (s *Scheduler) depthOf(j *job) int32 {
 		return s.depth
 	}
 	chunk := j.time.mean * float64(j.spec.Chunk)
-	if chunk*float64(s.depth) >= deepTime {
+	if chunk*float64(s.depth) >= float64(s.cfg.DeepTime) {
 		return s.depth
 	}
-	return max(s.depth, min(int32(deepTime/max(chunk, 1)), deepMost))
+	return max(s.depth, min(int32(float64(s.cfg.DeepTime)/max(chunk, 1)), int32(s.cfg.DeepMost)))
 }

@@ -224,7 +224,7 @@ func (m *model) offer(j *modelJob) bool {
 		depth = m.workers + min(2*m.workers, 32)
 	}
 	if j.spec.Chunk > 0 { // short chunks of a fixed size go deeper
-		depth = max(depth, deepMost)
+		depth = max(depth, defaultDeepMost)
 	}
 	m.check(!j.cancelled, "offer of a cancelled job")
 	m.check(all < depth, "%d chunks in flight, depth %d", all+1, depth)

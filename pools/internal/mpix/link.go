@@ -15,8 +15,6 @@ const (
 
 	// Messages to one rank share an envelope up to this size.
 	envelopeSize = 64 << 10
-	// Parts up to this size travel in the envelope: copying them costs less than a message of their own.
-	inlineMost = 16 << 10
 	// Counts are ints in MPI before version 4: larger parts go in segments.
 	segment = 256 << 20
 )

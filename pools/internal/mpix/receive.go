@@ -60,3 +60,16 @@ func Room(parts []wire.Part, alone func(wire.Part) bool) (n uint64) {
 	}
 	return n
 }
+
+// Parts up to this size travel in the envelope: copying them costs less than a message of their own.
+const inlineMost = 16 << 10
+
+// Copied says whether Send copies all of the parts at once.
+func Copied(parts []Part) bool {
+	for _, p := range parts {
+		if len(p.Data) > inlineMost {
+			return false
+		}
+	}
+	return true
+}

@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"runtime"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -327,8 +328,16 @@ func (t *Transport) Close() error {
 	return t.Arena.Close()
 }
 
+// Go's own clock is the same one, read without a system call, but tells no absolute values.
+var (
+	loaded   = time.Now()
+	loadedAt = monotonic()
+)
+
 // Monotonic is CLOCK_MONOTONIC in nanoseconds: the clock that workers write into their cells.
-func Monotonic() int64 {
+func Monotonic() int64 { return loadedAt + int64(time.Since(loaded)) }
+
+func monotonic() int64 {
 	var ts syscall.Timespec
 	const clockMonotonic = 1
 	_, _, _ = syscall.RawSyscall(syscall.SYS_CLOCK_GETTIME, clockMonotonic, uintptr(unsafe.Pointer(&ts)), 0)
