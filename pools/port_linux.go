@@ -70,7 +70,8 @@ const (
 type port struct {
 	index   int
 	words   []int64
-	jobs    int      // unfinished jobs
+	jobs    int // unfinished jobs
+	latest  dispatch.JobID
 	dirty   []*job   // may have something to deliver
 	hungry  []*job   // may have something to encode
 	offers  []*chunk // nil: withdrawn, its place in the list stays
@@ -205,6 +206,7 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	}
 	e.jobs[j.id] = j
 	p.jobs++
+	p.latest = j.id
 	p.feed(j)
 	p.touch(j)
 	// Only offers: the caller steps before it reads events and needs, and stepping lists them anew.

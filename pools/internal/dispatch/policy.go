@@ -60,6 +60,16 @@ func (s *Scheduler) held(j *job) bool {
 	return !j.time.known && j.spec.Chunk == 0 && int(j.holding+j.flying) >= 2*s.workers
 }
 
+// Soon reports that all of a job is in flight, no worker has more than one chunk of it, and it is expected back within d.
+func (s *Scheduler) Soon(id JobID, d time.Duration) bool {
+	j := s.job(id)
+	if j == nil || !j.time.known || j.tasks == Unknown || j.fresh < j.tasks || len(j.queue) > 0 {
+		return false
+	}
+	n := int(j.flying)
+	return n > 0 && n <= s.workers && j.time.mean*float64(j.tasks) <= float64(d)*float64(n)
+}
+
 // plan says how many tasks the next chunk should hold.
 func (s *Scheduler) plan(j *job) plan {
 	if j.spec.Chunk > 0 {

@@ -255,6 +255,47 @@ func TestDepth(t *testing.T) {
 	}
 }
 
+// TestSoon: only a small map that is wholly on its way is worth waiting for awake.
+func TestSoon(t *testing.T) {
+	const within = 100 * time.Microsecond
+	for _, k := range []struct {
+		name  string
+		tasks int64
+		chunk int
+		each  int64 // ns per task, as remembered; 0: not known
+		send  int   // chunks
+		want  bool
+	}{
+		{"one short chunk", 16, 0, 100, 1, true},
+		{"one per worker", 16, 8, 10_000, 2, true},
+		{"too long", 16, 8, 20_000, 2, false},
+		{"not known", 16, 8, 0, 2, false},
+		{"a chunk to come", 16, 8, 100, 1, false},
+		{"a chunk queued behind another", 16, 4, 100, 4, false},
+		{"length not known", Unknown, 1, 100, 1, false},
+	} {
+		s := New(Config{Workers: 2})
+		if k.each > 0 {
+			s.times.get(1).observe(k.each, 1)
+		}
+		id := s.Begin(JobSpec{Tasks: k.tasks, Func: 1, Chunk: k.chunk})
+		if s.Soon(id, within) {
+			t.Errorf("%s: soon before anything was sent", k.name)
+		}
+		for range k.send {
+			o := firstOffer(s, id)
+			s.Submit(o.Chunk, o.Count, 0, false)
+		}
+		if s.Soon(id, within) != k.want {
+			t.Errorf("%s: want %v", k.name, k.want)
+		}
+		s.End(id)
+		if s.Soon(id, within) {
+			t.Errorf("%s: soon after the end", k.name)
+		}
+	}
+}
+
 // TestLazyWindow: intake stops when the consumer does not follow, and tasks that came back still go out.
 func TestLazyWindow(t *testing.T) {
 	for _, k := range []struct {

@@ -200,6 +200,20 @@ func TestKickWakes(t *testing.T) {
 	}
 }
 
+func TestSpin(t *testing.T) {
+	tr := open(t, 1)
+	if tr.Spin(1000) {
+		t.Fatal("answers out of nothing")
+	}
+	var record [8]byte
+	if _, err := syscall.Write(tr.WorkerFds()[1], record[:]); err != nil {
+		t.Fatal(err)
+	}
+	if !tr.Spin(1000) || !tr.Spin(0) {
+		t.Fatal("an answer was not seen")
+	}
+}
+
 func TestControlRecordsCome(t *testing.T) {
 	tr := open(t, 1)
 	var b [24]byte
