@@ -287,6 +287,7 @@ func (e *Engine) Free() error {
 		return fail(CodeArgument, "the engine is in use by %d calls", e.inside)
 	}
 	e.freed = true
+	e.helper.stop()
 	for e.joining > 0 { // they leave now, and the transport must be there until they have
 		e.tr.Kick()
 		e.mu.Unlock()

