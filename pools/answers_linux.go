@@ -21,7 +21,7 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	}
 	timeout := e.nextLook(maxNs)
 	e.leading = true
-	soon := p != nil && len(e.jobs) == 1 && e.sched.Soon(p.latest, spinTime)
+	soon := p != nil && len(e.jobs) == 1 && e.sched.Soon(p.latest, spinTime) && e.awake.pays()
 	e.mu.Unlock()
 	var w mpix.Woken
 	var wake process.Wake
