@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _PARAMS: Final = struct.Struct("<9q")
 _EVENT: Final = struct.Struct("<8q")
 _UNPACK: Final = {0: 0, STAR: L.UNPACK_STAR, APPLY: L.UNPACK_APPLY}
-_BIG_CHUNK: Final = 128 << 10  # post at once: the workers can begin while the next chunk is encoded
+_BIG_CHUNK: Final = 16 << 10  # post at once: the workers can begin while the next chunk is encoded
 _AHEAD: Final = 8  # tasks looked at for buffers that come again
 _DATA: Final = L.SLOT_DATA
 _SCALARS: Final = frozenset((int, float, str, bool, complex, type(None)))

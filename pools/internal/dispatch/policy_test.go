@@ -49,13 +49,13 @@ func TestChunkSizes(t *testing.T) {
 		{"300us chunks, less towards the end", 2, 100 * time.Microsecond, JobSpec{Tasks: 20}, []int{3, 3, 3, 3, 2, 2}, false, 1, budget},
 		{"long tasks go alone", 2, time.Second, JobSpec{Tasks: 5}, []int{1, 1, 1, 1, 1}, false, 1, 0},
 		{"much work left: 2.4 ms chunks", 2, time.Microsecond, JobSpec{Tasks: 1e6}, []int{2400, 2400}, true, 300, 9_600_000},
-		{"less work left: 300us chunks", 2, time.Microsecond, JobSpec{Tasks: 2e4}, []int{300, 300}, true, 50, budget},
+		{"less work left: 300us chunks", 2, time.Microsecond, JobSpec{Tasks: 5e3}, []int{300, 300}, true, 50, budget},
 		{"explicit", 2, 0, JobSpec{Tasks: 10, Chunk: 4}, []int{4, 4, 2}, false, 1, 0},
 		{"explicit, known time", 2, time.Microsecond, JobSpec{Tasks: 32, Chunk: 16}, []int{16, 16}, false, 16, 0},
 		{"explicit, unknown length", 2, 0, JobSpec{Tasks: Unknown, Chunk: 4}, []int{4, 4, 4, 4, 4, 4}, false, 1, 0},
 		{"at most 3 tasks", 2, time.Microsecond, JobSpec{Tasks: 8, MaxTasks: 3}, []int{3, 3, 2}, false, 3, 160_000},
 		{"at most 3 tasks beats explicit", 2, 0, JobSpec{Tasks: 8, Chunk: 5, MaxTasks: 3}, []int{3, 3, 2}, false, 1, 0},
-		{"timed: a look at the clock after each task", 2, time.Microsecond, JobSpec{Tasks: 2e4, Timed: true}, []int{300}, true, 1, budget},
+		{"timed: a look at the clock after each task", 2, time.Microsecond, JobSpec{Tasks: 5e3, Timed: true}, []int{300}, true, 1, budget},
 	}
 	for _, k := range tests {
 		t.Run(k.name, func(t *testing.T) {
