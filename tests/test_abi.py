@@ -39,7 +39,7 @@ PORT_NAMES = {
 WIRE_NAMES = {
     "Version": "ABI", "HeaderSize": "FRAME_SIZE", "EntrySize": None, "Tasks": "TYPE_TASKS", "Results": "TYPE_RESULTS", "Blob": "TYPE_BLOB",
     "PickleList": "PICKLE", "Range": "RANGE", "ArrayRows": "ROWS", "Slab": "SLAB", "Floats": "FLOATS", "NumpyFloats": "NP_FLOATS",
-    "ErrorRecord": "ERROR", "MsgpackList": None, "Raw": None, "lastKind": None,
+    "ErrorRecord": "ERROR", "MsgpackList": None, "Raw": None, "Ints": "INTS", "lastKind": None,
 }  # fmt: skip
 RECORD_NAMES = {
     "RecordSize": None, "PageSize": None, "workerBits": None, "MaxWorker": None, "Hello": "HELLO", "Retired": "RETIRED",

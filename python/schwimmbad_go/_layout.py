@@ -33,6 +33,7 @@ SLAB: Final = 3
 FLOATS: Final = 4
 NP_FLOATS: Final = 5
 ERROR: Final = 6
+INTS: Final = 9
 
 # Flags of a TASKS frame.
 UNPACK_STAR: Final = 1

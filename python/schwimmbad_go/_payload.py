@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ._layout import FLOATS, NP_FLOATS, PICKLE, RANGE, ROWS, SLAB
+from ._layout import FLOATS, INTS, NP_FLOATS, PICKLE, RANGE, ROWS, SLAB
 
 Encoded = tuple[int, Any, list[memoryview]]  # kind, in-band bytes, out-of-band buffers
 
@@ -27,6 +27,7 @@ _RANGE: Final = struct.Struct("<qqq")
 _SHAPE: Final = struct.Struct("<HH")  # length of the dtype string, number of dimensions
 _NUMBERS: Final = frozenset("biufc")
 _INT64: Final = 1 << 63
+_INT32: Final = 1 << 31
 
 
 def encode_tasks(tasks: Any) -> Encoded:
@@ -61,6 +62,9 @@ def encode_results(values: list[Any]) -> Encoded:
             return FLOATS, array("d", values).tobytes(), []
         return encode_pickle(values)
     if first is int:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
+        words = _ints(values)
+        if words is not None:
+            return INTS, words, []
         return PICKLE, pickle.dumps(values, 5), []
     np = sys.modules.get("numpy")
     if np is None:
@@ -73,6 +77,19 @@ def encode_results(values: list[Any]) -> Encoded:
         if packed is not None:
             return SLAB, packed, []
     return encode_pickle(values)
+
+
+def _ints(values: list[Any]) -> memoryview | None:
+    """Ints as 64-bit words, None where pickling is as fast (the last one needs 32 bits only) or would not give the same."""
+    last = values[-1]
+    if type(last) is not int or -_INT32 <= last < _INT32 or list(map(type, values)).count(int) < len(values):
+        return None
+    np = sys.modules.get("numpy")
+    try:
+        words = array("q", values) if np is None else np.fromiter(values, np.int64, len(values))
+    except OverflowError:
+        return None
+    return memoryview(words).cast("B")
 
 
 def encode_pickle(values: Any) -> Encoded:
@@ -190,6 +207,8 @@ def decode(kind: int, data: memoryview, buffers: Sequence[Any], anchors: list[An
         import numpy as np
 
         return list(np.frombuffer(bytes(data), np.float64))
+    if kind == INTS:
+        return memoryview(data).cast("q").tolist()
     if kind == RANGE:
         return range(*_RANGE.unpack(data))
     if kind == ROWS or kind == SLAB:

@@ -82,6 +82,19 @@ def test_neighbours_of_different_kinds(pool: Any) -> None:
         assert all(same(r, m) for r, m in zip(results, mixed, strict=True))
 
 
+@pytest.mark.parametrize(
+    "odd", [0, Color.RED, True, 1 << 31, -(1 << 31) - 1, (1 << 63) - 1, -(1 << 63), 1 << 63, -(1 << 63) - 1, 10**40, 2.0, None]
+)
+@pytest.mark.parametrize("place", [0, 7, -1])
+def test_large_ints_and_one_other(pool: Any, odd: Any, place: int) -> None:
+    """They travel as 64-bit words where all are ints that fit."""
+    values = [10**12 + i for i in range(16)]
+    values[place] = odd
+    got = list(pool.map(tasks.identity, values))
+    assert got == values
+    assert list(map(type, got)) == list(map(type, values))
+
+
 def test_nan_keeps_its_bits(pool: Any) -> None:
     nans = [struct.unpack("d", struct.pack("Q", bits))[0] for bits in (0x7FF8000000000001, 0xFFF8000000000000)]
     back = list(pool.map(tasks.identity, nans * 10))

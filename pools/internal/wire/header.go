@@ -51,12 +51,13 @@ const (
 	ErrorRecord Kind = 6 // what a task raised
 	MsgpackList Kind = 7 // a msgpack array
 	Raw         Kind = 8 // bytes as they are
+	Ints        Kind = 9 // int64, as Python ints
 
-	lastKind = Raw
+	lastKind = Ints
 )
 
 var kindNames = [lastKind + 1]string{"pickle list", "range", "ndarray rows", "slab of arrays", "floats", "numpy floats",
-	"error record", "msgpack list", "raw"}
+	"error record", "msgpack list", "raw", "ints"}
 
 func (k Kind) String() string {
 	if k <= lastKind {

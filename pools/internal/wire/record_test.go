@@ -46,7 +46,7 @@ func TestControlRecord(t *testing.T) {
 func TestNames(t *testing.T) {
 	for _, k := range []struct{ got, want string }{
 		{Tasks.String(), "TASKS"}, {Results.String(), "RESULTS"}, {Blob.String(), "BLOB"}, {Type(9).String(), "Type(9)"},
-		{PickleList.String(), "pickle list"}, {Raw.String(), "raw"}, {Kind(9).String(), "Kind(9)"},
+		{PickleList.String(), "pickle list"}, {Raw.String(), "raw"}, {Ints.String(), "ints"}, {Kind(10).String(), "Kind(10)"},
 		{Hello.String(), "HELLO"}, {Retired.String(), "RETIRED"}, {InitFailed.String(), "INIT_FAILED"},
 		{Code(9).String(), "Code(9)"},
 	} {
