@@ -117,7 +117,7 @@ func (c *Comm) greet() error {
 		return &Error{CodeMPI, err}
 	}
 	c.tune = mpix.Crowded
-	if here <= process.CPUs() {
+	if here <= process.MachineCPUs() {
 		c.tune = mpix.Roomy
 	}
 	greeting := make([]byte, greetingSize)

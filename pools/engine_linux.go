@@ -39,7 +39,9 @@ type Engine struct {
 
 	frame   wire.Frame // scratch
 	leading bool       // some thread is in the transport's Wait
-	failure error      // workers cannot be started: told to every caller until the next Begin
+	helper  helper
+	awake   awake
+	failure error // workers cannot be started: told to every caller until the next Begin
 	failOff uint64
 	lossTag uint64
 	losses  map[uint64]loss

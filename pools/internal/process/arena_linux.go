@@ -5,9 +5,7 @@ package process
 import (
 	"encoding/binary"
 	"fmt"
-	"math/bits"
 	"os"
-	"runtime"
 	"strconv"
 	"sync/atomic"
 	"syscall"
@@ -105,22 +103,6 @@ func NewArena(workers int, want uint64) (*Arena, error) {
 	a.alloc = newAllocator((fixed+MinSlot-1)&^(MinSlot-1), a.heaps)
 	a.writeControl()
 	return a, nil
-}
-
-// CPUs is how many this machine has.
-func CPUs() int {
-	const all = 1 << 14
-	var mask [all / 64]uint64
-	// Of the first process: a launcher may have tied this one to a CPU, though others are there for its neighbours.
-	n, _, e := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 1, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask[0])))
-	if e != 0 {
-		return runtime.NumCPU()
-	}
-	count := 0
-	for _, word := range mask[:n/8] {
-		count += bits.OnesCount64(word)
-	}
-	return count
 }
 
 func roundPage(n int) int { return (n + PageSize - 1) &^ (PageSize - 1) }

@@ -3,6 +3,8 @@
 package process
 
 import (
+	"math/bits"
+	"runtime"
 	"syscall"
 	"unsafe"
 )
@@ -27,4 +29,20 @@ func OtherCPUs() (CPUs, bool) {
 func Restrict(tid int, set *CPUs) bool {
 	_, _, e := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(*set), uintptr(unsafe.Pointer(set)))
 	return e == 0
+}
+
+// MachineCPUs is how many this machine has, of which this process may have leave to use only some.
+func MachineCPUs() int {
+	const all = 1 << 14
+	var mask [all / 64]uint64
+	// Of the first process: a launcher may have tied this one to a CPU, though others are there for its neighbours.
+	n, _, e := syscall.RawSyscall(syscall.SYS_SCHED_GETAFFINITY, 1, unsafe.Sizeof(mask), uintptr(unsafe.Pointer(&mask[0])))
+	if e != 0 {
+		return runtime.NumCPU()
+	}
+	count := 0
+	for _, word := range mask[:n/8] {
+		count += bits.OnesCount64(word)
+	}
+	return count
 }
