@@ -178,6 +178,10 @@ class MPIPool(BasePool):
             raise ValueError(f"workers_per_rank must be at least 1, not {workers_per_rank}")
         if comm is not None and not hasattr(comm, "py2f"):
             raise TypeError(f"comm must be a communicator of mpi4py's, not {comm!r:.60} of type {type(comm).__name__}")
+        if comm is not None and not comm:
+            raise ValueError("comm is MPI.COMM_NULL: this process is not one of its ranks, and must not make the pool")
+        if comm is not None and comm.Is_inter():
+            raise ValueError("comm is an inter-communicator, which has no rank 0 of its own: pass an intra-communicator (see Comm.Merge)")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
         from ._start import Initializer

@@ -137,7 +137,7 @@ type dupState struct {
 // Dup starts to duplicate the communicator with this Fortran handle (mpi4py's py2f), -1: the world. Every rank of it has to do so.
 func Dup(fortran int) (*Comm, error) {
 	base := C.x_world()
-	if fortran >= 0 {
+	if fortran != -1 { // MPICH's handles are negative numbers, all but this one
 		base = C.x_comm(C.int(fortran))
 	}
 	if C.x_inter(base) != 0 {
