@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _engine, _libmpi
+from ._functions import Snapshot
 
 if TYPE_CHECKING:
     from ._runner import Runner
@@ -115,6 +116,7 @@ class Link:
         self.fortran = -1 if comm is None else int(comm.py2f())
         self.pools = 0
         self.runner: Runner | None = None  # of the pool that was opened last
+        self.snapshot = Snapshot()  # the ranks have run the same script up to here, and run it no further
         self.handle = job.check(job.lib.swg_comm_open(self.fortran, watched()))
         self.rank: int = job.check(job.lib.swg_comm_rank(self.handle))
         self.size: int = job.check(job.lib.swg_comm_size(self.handle))

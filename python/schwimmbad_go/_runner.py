@@ -403,7 +403,7 @@ class RankRunner(Runner):
         setup = None
         if link.pools > 0:  # the ranks know the script's first pool alone
             pair = (initializer.func, initializer.args)
-            data = bytes(Encoder(Snapshot()).encode(pair, _in_band, "the initializer")[1])
+            data = bytes(Encoder(link.snapshot).encode(pair, _in_band, "the initializer")[1])
             setup = blob_frame(data)
         engine = Engine(self.workers, max_tasks, None, (link.job.lib, link.handle, max(link.workers, 1), setup))
         link.pools += 1
@@ -427,7 +427,7 @@ class RankRunner(Runner):
 
     def _start(self, method: str, initializer: Initializer) -> None:
         self.sends_in_place = self.workers == 0  # worker processes here would not see the caller's memory
-        self.snapshot = Snapshot()  # the ranks have run the same script up to here
+        self.snapshot = self.link.snapshot
         self.encoder = Encoder(self.snapshot)
         self.starter = self.zygote or SpawnStarter()
         if self.zygote is not None:
