@@ -263,11 +263,13 @@ def load(use_mpi4py: bool = True) -> Library:
 
 
 def _load(use_mpi4py: bool) -> Library:
-    # UCX, inside MPICH and some Open MPIs, takes SIGSEGV and others for itself as it is loaded: Go must keep them.
-    os.environ.setdefault("UCX_ERROR_SIGNALS", "")
     chosen = list(_candidates(os.environ))
     note = ""
     here = mapped()
+    if here is None:
+        # UCX, inside MPICH and some Open MPIs, takes SIGSEGV and others for itself as it is loaded: Go must keep them. Said
+        # later, it has no effect but a warning on stdout when MPI starts.
+        os.environ.setdefault("UCX_ERROR_SIGNALS", "")
     how = "mpi4py" if "mpi4py.MPI" in sys.modules else "already loaded"
     if here is not None:
         _promote(here)  # so that mpi4py, if it comes now, finds it too
