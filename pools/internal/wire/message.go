@@ -22,8 +22,9 @@ const (
 	MsgResult                        // up: the answer to Chunk; part 0: the reply block, then the RESULTS frames
 	MsgLost                          // up: as MsgResult of a chunk whose worker died; A, B: Loss; C, D: what is known of the end
 	MsgFailed                        // up: workers do not get ready; A: code; part 0: an error record's frame, part 1: words
+	MsgBye                           // up: the last message of a rank
 
-	lastMessage = MsgFailed
+	lastMessage = MsgBye
 )
 
 // Flags of a message.
