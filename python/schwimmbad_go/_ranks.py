@@ -36,6 +36,8 @@ class Job:
         self.started = not self.look().initialized  # by us: then it is ours to finalize
         self.level = self.check(self.lib.swg_mpi_start())
         self.links: list[Link] = []
+        self.left = False
+        self.keyval: int | None = None
         atexit.register(self.leave)
 
     def check(self, code: int) -> int:
@@ -52,16 +54,27 @@ class Job:
         """Whether this thread may use MPI."""
         return self.level >= SERIALIZED or bool(self.look().main_thread)
 
-    def leave(self) -> None:
+    def watch_finalize(self) -> None:
+        """Let the ranks go when the script ends MPI itself: MPI_Finalize waits for all of them, and they are in our hands.
+
+        The first thing it does is to take the attributes off COMM_SELF, and MPI can still be used there.
+        """
+        if self.keyval is None and "mpi4py.MPI" in sys.modules:
+            from mpi4py import MPI
+
+            self.keyval = MPI.Comm.Create_keyval(delete_fn=lambda *_: self.leave(stop=False))
+            MPI.COMM_SELF.Set_attr(self.keyval, self)
+
+    def leave(self, stop: bool = True) -> None:
         """At the end of the program: let the ranks go, then end MPI if that is ours to do."""
-        if self.owner != os.getpid():
+        if self.left or self.owner != os.getpid():
             return
-        info = self.look()
-        if info.finalized:
+        self.left = True
+        if self.look().finalized:
             return
         for link in self.links:
             link.leave()
-        if self.started:
+        if stop and self.started:
             self.check(self.lib.swg_mpi_stop())
 
     def abort(self, code: int) -> None:

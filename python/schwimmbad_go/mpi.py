@@ -16,7 +16,7 @@ from typing import Any, NoReturn, TypeVar
 from . import _libmpi
 from ._call import APPLY, MISSING, Call
 from ._results import AsyncResult
-from .error import PoolClosed
+from .error import EngineError, PoolClosed
 from .pool import BasePool
 
 __all__ = ["MPI", "MPIPool"]
@@ -194,6 +194,8 @@ class MPIPool(BasePool):
         global MPI
         from . import _ranks
 
+        if _ranks._job is not None and _ranks._job.left:
+            raise EngineError("MPI has been finalized in this process: no MPIPool can be made any more")
         link = _ranks.find(_ranks._job, comm) if _ranks._job is not None else None
         zygote = None
         if link is None:
@@ -242,6 +244,7 @@ class MPIPool(BasePool):
         self.master = 0
         self.workers = set(range(1, link.size))
         self.size = self._processes = (link.size - 1) * max(link.workers, 1) + local
+        link.job.watch_finalize()
         self._link = link
         self._runner = RankRunner(link, local, setup, max_tasks)
         link.runner = self._runner
