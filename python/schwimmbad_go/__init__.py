@@ -92,7 +92,7 @@ def choose_pool(
         try:
             return MPIPool(**kwargs)
         except OneProcess as error:  # a launcher, but not this MPI library's
-            raise SystemError(f"{refused} {error}") from error
+            raise SystemError(f"{refused} {error.why}") from None
     if processes != 1:
         from .multiprocessing import MultiPool
 

@@ -66,11 +66,23 @@ def _import_mpi(quiet: bool = False, use_dill: bool = False) -> Any:
 
 def _diagnosis(library: _libmpi.Library | None = None) -> str:
     """What the user needs to know after one of schwimmbad's sentences."""
+    if library is None and _libmpi.mapped() is not None:  # mpi4py was imported before: then that is what did not see the others
+        library = _libmpi.load(use_mpi4py=False)
     return _libmpi.diagnosis(_libmpi.launch(), library, 1)
 
 
 class OneProcess(ValueError):
-    """There is only one MPI process; `choose_pool` makes a SystemError of it."""
+    """There is only one MPI process; `choose_pool` makes a SystemError of it.
+
+    Attributes
+    ----------
+    why : str
+        What was found and what to type.
+    """
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"Tried to create an MPI pool, but there was only one MPI process available. Need at least two. {why}")
+        self.why = why
 
 
 class Ranks:
@@ -206,10 +218,7 @@ class MPIPool(BasePool):
                 MPI = sys.modules.get("mpi4py.MPI", MPI)
                 size = comm.Get_size() if comm is not None else job.look().size
                 if size < 2 and not local:
-                    raise OneProcess(
-                        "Tried to create an MPI pool, but there was only one MPI process available. "
-                        f"Need at least two. {_diagnosis(job.library)}"
-                    )
+                    raise OneProcess(_diagnosis(job.library))
                 _ranks.check_free(job, comm)
                 link = _ranks.Link(job, comm, beside, zygote)
             except BaseException:
