@@ -183,6 +183,9 @@ func (w *crew) claimed(i int) *chunk {
 
 // end kills worker i on purpose, for the task of its chunk that stands at this place (-1: a job was given up).
 func (w *crew) end(i int, task int64) {
+	if w.tr.Workers[i].State == process.Absent {
+		return // or the death of the next one here would pass for ours
+	}
 	w.ended[i] = task
 	// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
 	_ = w.tr.Signal(i, syscall.SIGKILL)

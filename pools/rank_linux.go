@@ -115,11 +115,6 @@ func (r *Rank) Hello() error {
 	r.comm.link.Send(0, wire.Message{Kind: wire.MsgHello, Chunk: uint64(r.session)}, []mpix.Part{{Data: b}}, nil)
 	r.serving = true
 	if r.cfg.Workers > 0 {
-		if r.session > 1 { // those of the pool before have its set-up
-			for i := range r.tr.Workers {
-				r.end(i, -1)
-			}
-		}
 		r.askForWorkers()
 	}
 	return r.flushLink()
@@ -456,12 +451,8 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 // forgetAll drops what belongs to the pool before: its chunks, which were given up, and its blobs, whose offsets mean nothing any
 // more. A chunk that the caller is running now stays in its slot until Answer.
 func (r *Rank) forgetAll() error {
-	for r.cfg.Workers > 0 && r.inFlight > 0 { // their workers have been killed
-		wake, ended, err := r.tr.Wait(10)
-		if err == nil {
-			err = r.attend(wake, ended)
-		}
-		if err != nil {
+	if r.cfg.Workers > 0 && r.session > 0 {
+		if err := r.endWorkers(); err != nil {
 			return err
 		}
 	}
@@ -472,6 +463,33 @@ func (r *Rank) forgetAll() error {
 	r.ready = r.ready[:0]
 	for off := range r.blobs {
 		r.drop(off)
+	}
+	return nil
+}
+
+// endWorkers ends the workers, which have the set-up of the pool before, and settles what they had in hand. It returns when they are
+// gone: one that is about to die may still take a chunk along. Chunks that nobody has read, since no worker would start, are forgotten;
+// their records, which stay in the pipe, are recognised as old.
+func (r *Rank) endWorkers() error {
+	for i := range r.tr.Workers {
+		r.end(i, -1)
+	}
+	for r.tr.Alive() > 0 {
+		wake, ended, err := r.tr.Wait(10)
+		if err == nil {
+			err = r.attend(wake, ended)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	r.backlog = r.backlog[:0]
+	for _, c := range r.chunks {
+		if c.posted {
+			c.posted = false
+			r.inFlight--
+			r.done(c)
+		}
 	}
 	return nil
 }
