@@ -240,7 +240,7 @@ func (c *Comm) Exit(ms int) (int, error) {
 		if left <= 0 || c.Broken() {
 			return c.comm.Size() - 1 - c.gone, nil
 		}
-		if _, err := mpiError(c.link.Wait(nil, left, &mpix.DefaultTune)); err != nil {
+		if _, err := mpiError(c.link.Wait(nil, left, &c.tune)); err != nil {
 			return 0, err
 		}
 		if _, err := mpiError(c.link.Progress()); err != nil {
