@@ -28,6 +28,9 @@ const (
 // How long answers of brief chunks may wait for each other.
 const answerWait = 100e3 // ns
 
+// A rank looks after its signals at least this often; each look costs an idle one some 50 us.
+const rankSlice = 1e9 // ns
+
 // RankConfig says how a rank runs tasks.
 type RankConfig struct {
 	Workers    int    // processes beside it; 0: the caller runs the chunks itself, one at a time
@@ -143,7 +146,7 @@ func (r *Rank) flushLink() error {
 
 // Next waits for something to do, 100 ms at most, and says what and where (see the Rank constants).
 func (r *Rank) Next() (what int, at uint64, err error) {
-	end := process.Monotonic() + waitSlice
+	end := process.Monotonic() + rankSlice
 	for {
 		if len(r.events) > 0 {
 			e := r.events[0]

@@ -213,7 +213,7 @@ int32_t swg_rank_server(int64_t rank, int32_t socket);
 int32_t swg_rank_hello(int64_t rank);
 /* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
 int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);
-/* Wait, about 100 ms at most; returns SWG_RANK_ and what belongs to it. */
+/* Wait, about a second at most; returns SWG_RANK_ and what belongs to it. */
 int64_t swg_rank_next(int64_t rank);
 int32_t swg_rank_look(int64_t rank); /* take in what has come, without waiting: the cancel word of a chunk may be set */
 int32_t swg_rank_answer(int64_t rank, uint64_t slot);

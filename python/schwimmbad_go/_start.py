@@ -119,6 +119,16 @@ def no_interrupt() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def leave_launch() -> None:
+    """In a worker process: drop the variables by which an MPI launcher made this process's ancestor a rank. A child that starts MPI with
+    them ends in MPI_Init; without them it is a run of its own."""
+    if any(name.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_", "HYD", "MV2_")) for name in os.environ):
+        from . import _libmpi
+
+        for name in set(os.environ) - set(_libmpi.scrubbed()):
+            del os.environ[name]
+
+
 class ForkStarter:
     """Forks workers from this process, as it is at that moment."""
 
@@ -147,6 +157,7 @@ class ForkStarter:
 
     def _child(self, index: int) -> NoReturn:
         try:
+            leave_launch()
             name_process(self.prefix, self.started)
             channel = _worker.Channel(index, self.engine.arena, self.engine.worker_fds)
             _worker.start(channel, self.initializer.func, self.initializer.args)
@@ -351,11 +362,7 @@ class Zygote(ServedStarter):
 def _become_zygote(own: socket.socket) -> None:
     """Keep nothing of the launcher's: a child that has its variables and starts MPI ends there, and its pipes and sockets would
     keep it waiting for a process that is no rank."""
-    from . import _libmpi
-
-    clean = _libmpi.scrubbed()
-    for name in set(os.environ) - set(clean):
-        del os.environ[name]
+    leave_launch()
     for entry in os.listdir("/proc/self/fd"):
         fd = int(entry)
         if fd <= 2 or fd == own.fileno():
@@ -372,6 +379,7 @@ def serve_forks(fd: int) -> NoReturn:
     """The fork server's entry: a fresh interpreter with a socket to its master."""
     sock = socket.socket(fileno=fd)
     sock.set_inheritable(False)
+    leave_launch()
     serve_requests(sock, ForkServerStarter.prefix, None)
 
 

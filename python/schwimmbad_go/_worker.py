@@ -457,6 +457,7 @@ def main() -> NoReturn:
     channel = Channel(place, arena, numbers)
     from . import _start
 
+    _start.leave_launch()
     try:
         initializer, initargs = _start.enter(pickle.loads(channel.setup() or b"N."), place)
     except Exception as error:  # the user's initializer is being unpickled

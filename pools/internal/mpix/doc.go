@@ -27,8 +27,8 @@ type Tune struct {
 // moment. Measured with three ranks on two CPUs, Open MPI, a map of 16 small tasks: 39 us with 50 us of spinning and a floor of 5 us;
 // 97 us with a floor of 20 us; 72 us with 1.2 ms of spinning, 205 us with none. Idle ranks take about 1 % of a CPU with either.
 var (
-	Roomy   = Tune{Spin: 1200e3, Floor: 5e3, Cap: 1e6, IdleAfter: 1e9, IdleCap: 10e6}
-	Crowded = Tune{Spin: 50e3, Floor: 5e3, Cap: 1e6, IdleAfter: 1e9, IdleCap: 10e6}
+	Roomy   = Tune{Spin: 1200e3, Floor: 5e3, Cap: 1e6, IdleAfter: 300e6, IdleCap: 10e6}
+	Crowded = Tune{Spin: 50e3, Floor: 5e3, Cap: 1e6, IdleAfter: 300e6, IdleCap: 10e6}
 )
 
 // Levels of thread support, as the MPI standard orders them.
