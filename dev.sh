@@ -17,6 +17,7 @@ usage: bash dev.sh COMMAND
   build   the engine libraries into python/schwimmbad_go/_lib; one for each MPI whose mpi.h is found
   lint    the checks that run no test
   bench   the benchmark table, against the other pools people use
+  bench-mpi  the same for MPIPool, on each MPI
 TEXT
 }
 
@@ -152,6 +153,11 @@ case $command in
         setup_mpi optional
         setup_extra bench
         exec "$PY" benchmarks/run.py "$@"
+        ;;
+    bench-mpi)
+        setup_mpi optional
+        setup_extra bench
+        exec "$PY" benchmarks/mpi.py "$@"
         ;;
     help | -h | --help) usage ;;
     *)

@@ -1,9 +1,9 @@
 """MPIPool beside the other MPI pools, in one job: rounds alternate, every contender has the same ranks in turn.
 
-    mpirun.openmpi -n 3 python benchmarks/mpi.py [--quick] [--only NAME ...] [--json FILE] [--markdown FILE]
-    mpiexec.mpich -n 3 python benchmarks/mpi.py
+    python benchmarks/mpi.py [--quick] [--only NAME ...] [--rounds N] [--json FILE] [--markdown FILE]
+    mpirun -n 3 python benchmarks/mpi.py ...
 
-Needs mpi4py and numpy; schwimmbad is measured where it is installed. Between two rounds the ranks are told who is next, and that
+Without a launcher it starts itself on three ranks of each MPI that it finds. Needs mpi4py and numpy; schwimmbad is measured where it is installed. Between two rounds the ranks are told who is next, and that
 contender keeps them until rank 0 has done with it: what it takes to open and close a pool is not timed.
 """
 
@@ -14,8 +14,12 @@ import json
 import os
 import platform
 import resource
+import shutil
 import statistics
+import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +27,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mpi4py import MPI
 
 MB = 1_000_000
-WORLD = MPI.COMM_WORLD
+MPI: Any = None  # imported under a launcher only: it starts MPI
+WORLD: Any = None
 
 
 # ---- tasks --------------------------------------------------------------------------------------------------------------
@@ -313,8 +317,40 @@ def _time(seconds: float) -> str:
     return f"{seconds:.3g} s"
 
 
+def launch(arguments: list[str]) -> int:
+    """Start this program on three ranks of each MPI; for machines with few CPUs, and for root."""
+    launchers = {"openmpi": ("mpirun.openmpi", "orterun", "prterun"), "mpich": ("mpiexec.mpich", "mpiexec.hydra")}
+    worst = 0
+    for family, names in launchers.items():
+        program = next((found for name in names if (found := shutil.which(name))), None)
+        if program is None:
+            print(f"{family}: no {names[0]} found", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            variables = {
+                **os.environ, "MPI4PY_MPIABI": family, "OMP_NUM_THREADS": "1",
+                "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+                "OMPI_MCA_rmaps_base_oversubscribe": "1", "OMPI_MCA_hwloc_base_binding_policy": "none",
+            }  # fmt: skip
+            debian = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "", "libmpich.so.12")
+            if family == "mpich" and debian.exists():  # mpi4py's wheels ask for it by the name that all others give it
+                Path(folder, "libmpi.so.12").symlink_to(debian)
+                variables["LD_LIBRARY_PATH"] = os.pathsep.join([folder, os.environ.get("LD_LIBRARY_PATH", "")]).rstrip(os.pathsep)
+            named = [a.format(family=family) for a in arguments]
+            worst = max(worst, subprocess.call([program, "-n", "3", sys.executable, __file__, *named], env=variables))
+    return worst
+
+
 def main() -> None:
-    """The command."""
+    """The command. In names of files ``{family}`` stands for the MPI."""
+    global MPI, WORLD
+    from schwimmbad_go import _libmpi
+
+    if _libmpi.launch() is None:
+        sys.exit(launch(sys.argv[1:]))
+    from mpi4py import MPI as found
+
+    MPI, WORLD = found, found.COMM_WORLD
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="smaller inputs, two rounds")
     parser.add_argument("--rounds", type=int, help="default 7, with --quick 2")
