@@ -3,8 +3,9 @@
     python benchmarks/mpi.py [--quick] [--only NAME ...] [--rounds N] [--json FILE] [--markdown FILE]
     mpirun -n 3 python benchmarks/mpi.py ...
 
-Without a launcher it starts itself on three ranks of each MPI that it finds. Needs mpi4py and numpy; schwimmbad is measured where it is installed. Between two rounds the ranks are told who is next, and that
-contender keeps them until rank 0 has done with it: what it takes to open and close a pool is not timed.
+Without a launcher it starts itself on three ranks of each MPI that it finds. Needs mpi4py and numpy; schwimmbad is measured where it is
+installed. Between two rounds the ranks are told who is next, and that contender keeps them until rank 0 has done with it: what it takes to
+open and close a pool is not timed.
 """
 
 from __future__ import annotations
