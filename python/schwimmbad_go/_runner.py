@@ -424,6 +424,8 @@ class RankRunner(Runner):
 
     def _close_starter(self) -> None:
         """The zygote is the link's: the next pool needs it."""
+        if self.zygote is not None:
+            self.zygote.forget_workers()
 
     def _start(self, method: str, initializer: Initializer) -> None:
         self.sends_in_place = self.workers == 0  # worker processes here would not see the caller's memory

@@ -348,6 +348,18 @@ class Zygote(ServedStarter):
                     os._exit(1)
         theirs.close()
         self.socket = ours
+        self.workers: set[int] = set()  # pids, of the pool that is open
+
+    def start(self, index: int) -> int:
+        """Start worker `index`; returns its pid."""
+        pid = super().start(index)
+        self.workers.add(pid)
+        return pid
+
+    def forget_workers(self) -> None:
+        """The workers have died: let the zygote see to it, which does nothing unasked. They would be zombies until the next pool."""
+        while self.workers:
+            self.exit_code(self.workers.pop())
 
     def reap(self) -> None:
         """Wait for the zygote's end."""
