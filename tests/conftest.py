@@ -20,7 +20,7 @@ if str(Path(__file__).parent) not in sys.path:
 from helpers import leaks, tasks
 from helpers.gates import Gate
 from helpers.mpirun import family_fixture, runs  # noqa: F401 - fixtures
-from pools_under_test import KINDS, PoolKind
+from pools_under_test import KEPT, KINDS, PoolKind
 
 # A hang inside the engine cannot be ended by a signal handler of Python's: the process is ended, with all stacks.
 HARD_LIMIT = 140.0  # seconds per test, beyond every pytest-timeout
@@ -30,7 +30,6 @@ os.environ.setdefault(leaks.MARK, uuid.uuid4().hex)
 
 _failed = pytest.StashKey[bool]()
 _stderr = pytest.StashKey[int]()
-_standing: dict[str, Any] = {}  # one open pool per kind, for the cases that only use it
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -84,15 +83,13 @@ def pool(kind: PoolKind, has_failed: Callable[[], bool]) -> Iterator[Any]:
 
     That one pool serves hundreds of unrelated calls is part of the test. Cases that end the pool use `fresh`.
     """
-    if kind.name not in _standing:
-        _standing[kind.name] = kind(2)
-    yield _standing[kind.name]
+    yield kind.kept()
     if has_failed():
-        _standing.pop(kind.name).terminate()
+        kind.renew()
 
 
 @pytest.fixture
-def fresh(kind: PoolKind) -> Iterator[Callable[..., Any]]:
+def fresh(kind: PoolKind, has_failed: Callable[[], bool]) -> Iterator[Callable[..., Any]]:
     """Makes pools of this kind that are terminated after the case, whatever happened in it."""
     made = []
 
@@ -102,6 +99,8 @@ def fresh(kind: PoolKind) -> Iterator[Callable[..., Any]]:
 
     yield make
     for one in made:
+        if not kind.has("fresh workers") and not one._closed and not has_failed():
+            one.broadcast(tasks.forget)  # what this case left on the workers is not for the next one
         one.terminate()
         one.join()
 
@@ -112,6 +111,8 @@ def clean(kind: PoolKind) -> Iterator[None]:
 
     Order the fixtures as (clean, fresh): fixtures end in reverse, so the pools are gone when this one looks.
     """
+    if not kind.has("side by side"):
+        kind.renew()  # it is no part of what the case leaves
     if kind.name not in _warm:
         # The first pool of a process may keep what serves all later ones: the engine, the standard library's forkserver.
         first = kind(1)
@@ -137,7 +138,7 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
 @pytest.fixture(scope="session", autouse=True)
 def end_of_standing_pools() -> Iterator[None]:
     yield
-    while _standing:
-        one = _standing.popitem()[1]
+    while KEPT:
+        one = KEPT.popitem()[1]
         one.terminate()
         one.join()

@@ -2,10 +2,15 @@
 
 A new pool joins by adding a row. What it cannot do goes into `lacks`, with the reason that the skip will show; a case asks
 with ``kind.needs("parallel")``. Nothing is skipped for any other cause.
+
+MPIPool cannot be run beside the others: its workers are the ranks of a job. tests/mpi starts such jobs; in them this registry
+holds that pool alone.
 """
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,10 +18,21 @@ from typing import Any
 import pytest
 import schwimmbad_go
 
+# One open pool per kind, for the tests that only use it.
+KEPT: dict[str, Any] = {}
+_latest: dict[str, Any] = {}
+
 CAPABILITIES = {
-    "workers": "tasks run in processes of their own: a task can die, or exit, without taking the caller along",
+    "workers": "tasks run in other processes than the caller's: a task can exit without taking the caller along",
+    "deaths": "a worker can die without taking the pool along",
+    "fresh workers": "a new pool has new worker processes",
+    "handles": "pool._pool lists the worker processes, named and numbered as multiprocessing's",
+    "state": "_state and repr tell how the pool ended, as multiprocessing's",
+    "input order": "callbacks come in input order unless asked otherwise",
     "pickling": "functions, tasks and results are copied on their way",
     "parallel": "two tasks can run at the same time, and a call can return before its tasks have run",
+    "prompt": "no result and no task waits behind a task that was taken for a short one",
+    "side by side": "several pools can be open at once",
     "size": "the number of workers can be chosen",
     "closes": "a closed pool refuses work",
     "eager map": "map without a callback returns a list, and its tasks have run",
@@ -41,7 +57,38 @@ class PoolKind:
         assert not unknown, f"not in CAPABILITIES: {unknown}"
 
     def __call__(self, processes: int = 2, **options: Any) -> Any:
-        return getattr(schwimmbad_go, self.cls)(processes=processes, **{**self.options, **options})
+        if not self.has("side by side"):
+            self._make_room()
+        made = getattr(schwimmbad_go, self.cls)(processes=processes, **{**self.options, **options})
+        _latest[self.name] = weakref.ref(made)
+        return made
+
+    def _make_room(self) -> None:
+        """End the pool that is kept from test to test. One of the running test's own is in the way."""
+        if self.name in KEPT:
+            KEPT[self.name].terminate()
+            KEPT.pop(self.name).join()
+        latest = _latest.get(self.name, lambda: None)()
+        if latest is not None and not latest._closed:
+            self.needs("side by side")
+
+    def kept(self) -> Any:
+        """The standing pool with two workers, made if there is none."""
+        if self.name not in KEPT:
+            made = self(2)
+            KEPT[self.name] = made
+        return KEPT[self.name]
+
+    def renew(self) -> None:
+        """Let the next one who asks have another standing pool."""
+        if self.name in KEPT:
+            KEPT[self.name].terminate()
+            KEPT.pop(self.name).join()
+
+    @property
+    def in_order(self) -> dict[str, str]:
+        """The option of map that makes callbacks come in input order, where that is not the default."""
+        return {} if self.has("input order") else {"callback_order": "input"}
 
     def expression(self, processes: int = 2, **options: Any) -> str:
         """The constructor call as source text, for scripts that did ``import schwimmbad_go``."""
@@ -65,6 +112,9 @@ SERIAL = PoolKind(
     "serial", "SerialPool",
     lacks={
         "workers": IN_CALLER,
+        "deaths": IN_CALLER,
+        "handles": IN_CALLER,
+        "state": "has no state",
         "pickling": IN_CALLER,
         "parallel": "runs one task at a time, inside the call",
         "size": "has one worker, the caller",
@@ -82,4 +132,34 @@ NOT_FORKED = {"inherits": "its workers are fresh interpreters", "late by referen
 FORKSERVER = PoolKind("multi-forkserver", "MultiPool", {"start_method": "forkserver"}, lacks=NOT_FORKED, cheap=False)
 SPAWN = PoolKind("multi-spawn", "MultiPool", {"start_method": "spawn"}, lacks=NOT_FORKED, cheap=False)
 
-KINDS = (SERIAL, FORK, FORKSERVER, SPAWN)
+
+# The variable by which a rank of a job knows what to open; tests/mpi sets it.
+MPI_MODE = "SWG_MPI_MODE"
+BESIDE_MPI = "its workers were started before the tests were"
+_RANKS = {
+    "side by side": "one pool at a time works on the same ranks",
+    "size": "its size is that of the job",
+    "handles": "has no _pool, as in schwimmbad",
+    "state": "has no _state, as in schwimmbad",
+    "input order": "makes callbacks as results arrive, as in schwimmbad",
+    "inherits": BESIDE_MPI,
+    "late by reference": BESIDE_MPI,
+    "statistics": "has no statistics",
+    "prompt": "a rank may have short tasks in hand behind the one that it runs",
+}
+_IN_RANK = {
+    **_RANKS,
+    "deaths": "MPI ends the job when a rank dies",
+    "fresh workers": "its workers are the ranks, which stay",
+    "recycles": "MPI cannot replace a rank",
+}
+MPI_KINDS = {
+    "default": PoolKind("mpi", "MPIPool", lacks=_IN_RANK),
+    "isolate": PoolKind("mpi-isolate", "MPIPool", {"isolate": True}, lacks=_RANKS),
+    "master": PoolKind("mpi-master", "MPIPool", {"isolate": True, "master_works": True}, lacks=_RANKS),
+    "node": PoolKind("mpi-node", "MPIPool", {"workers_per_rank": 2}, lacks=_RANKS),
+}
+if MPI_MODE in os.environ:
+    KINDS: tuple[PoolKind, ...] = (MPI_KINDS[os.environ[MPI_MODE]],)
+else:
+    KINDS = (SERIAL, FORK, FORKSERVER, SPAWN)

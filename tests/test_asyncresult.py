@@ -67,7 +67,7 @@ def test_many_jobs_in_flight(pool: Any) -> None:
 
 
 def test_a_map_beside_an_async_job(pool: Any, kind: PoolKind, gate: Gate) -> None:
-    kind.needs("parallel")
+    kind.needs("parallel", "prompt")
     job = pool.apply_async(pass_gate, (gate.path, "late"))
     gate.wait_started()
     assert list(pool.map(tasks.square, range(20))) == [n * n for n in range(20)]

@@ -253,7 +253,9 @@ class TestState:
             func.factor = factor
             assert list(pool.map(func, range(6))) == [factor * n for n in range(6)]
 
-    def test_state_of_worker_modules_stays(self, fresh: Any) -> None:
+    def test_state_of_worker_modules_stays(self, fresh: Any, kind: PoolKind) -> None:
+        if kind.has("workers"):
+            kind.needs("size")
         pool = fresh(1)
         list(pool.map(tasks.count_up, ["n"] * 5))
         assert list(pool.map(tasks.count_up, ["n"])) == [6]

@@ -48,7 +48,7 @@ def test_one_pool_many_threads(clean: None, fresh: Any, n: int) -> None:
     assert list(pool.map(tasks.square, range(3))) == [0, 1, 4]
 
 
-def test_different_methods_at_once(clean: None, fresh: Any) -> None:
+def test_different_methods_at_once(clean: None, fresh: Any, kind: PoolKind) -> None:
     pool = fresh(2)
 
     def body(k: int) -> None:
@@ -67,7 +67,7 @@ def test_different_methods_at_once(clean: None, fresh: Any) -> None:
                     list(pool.map(tasks.boom, range(n)))
             else:
                 seen: list[int] = []
-                pool.map(tasks.square, range(n), callback=seen.append)
+                pool.map(tasks.square, range(n), callback=seen.append, **kind.in_order)
                 assert seen == [x * x for x in range(n)]
 
     in_threads(6, body)
@@ -116,6 +116,8 @@ def test_pool_made_and_used_in_different_threads(clean: None, kind: PoolKind) ->
 
 def test_pools_made_in_threads_at_once(clean: None, kind: PoolKind) -> None:
     """A fork in one thread copies descriptors of a pool that another thread is just making."""
+    kind.needs("side by side")
+
     def body(k: int) -> None:
         for _ in range(3 if kind.cheap else 1):
             with kind(2) as pool:
@@ -126,6 +128,7 @@ def test_pools_made_in_threads_at_once(clean: None, kind: PoolKind) -> None:
 
 
 def test_several_pools_side_by_side(clean: None, kind: PoolKind) -> None:
+    kind.needs("side by side")
     pools = [kind(2) for _ in range(3)]
     streams = [pool.imap(tasks.add, range(n, n + 30)) for n, pool in enumerate(pools)]
     assert [list(s) for s in zip(*streams, strict=True)] == [[n + k for k in range(3)] for n in range(30)]
@@ -139,6 +142,7 @@ def test_several_pools_side_by_side(clean: None, kind: PoolKind) -> None:
 
 def test_later_pool_does_not_hold_an_earlier_one(clean: None, kind: PoolKind) -> None:
     """Workers of the second pool inherited the first one's descriptors; the first must end all the same."""
+    kind.needs("side by side")
     first = kind(2)
     second = kind(2)
     list(first.map(tasks.square, range(5)))
@@ -159,6 +163,7 @@ def test_pools_of_every_kind_at_once(kind: PoolKind) -> None:
 
 
 def test_another_pool_within_a_callback(clean: None, kind: PoolKind) -> None:
+    kind.needs("side by side")
     with kind(2) as outer, kind(1) as inner:
         seen: list[list[int]] = []
         outer.map(tasks.square, range(5), callback=lambda v: seen.append(list(inner.map(tasks.negate, [v]))))

@@ -114,7 +114,7 @@ def test_starts_before_anybody_iterates(pool: Any, kind: PoolKind, gate: Gate) -
 
 
 def test_unordered_gives_what_is_ready(pool: Any, kind: PoolKind, gate: Gate) -> None:
-    kind.needs("parallel")
+    kind.needs("parallel", "prompt")
     results = pool.imap_unordered(functools.partial(pass_gate_if, gate.path, (0,)), range(5), chunksize=1)
     early = [next(results) for _ in range(4)]
     assert sorted(early) == [1, 2, 3, 4]

@@ -77,9 +77,9 @@ def test_starmap_task_that_is_no_sequence(pool: Any) -> None:
 
 
 class TestCallback:
-    def test_once_per_result_in_input_order(self, pool: Any) -> None:
+    def test_once_per_result_in_input_order(self, pool: Any, kind: PoolKind) -> None:
         seen: list[int] = []
-        made = pool.map(tasks.square, range(100), callback=seen.append)
+        made = pool.map(tasks.square, range(100), callback=seen.append, **kind.in_order)
         assert seen == [n * n for n in range(100)]  # before anybody iterated
         assert type(made) is list
         assert made == seen
@@ -92,18 +92,23 @@ class TestCallback:
     def test_its_result_is_ignored(self, pool: Any) -> None:
         assert pool.map(tasks.square, [1, 2], callback=lambda r: "other") == [1, 4]
 
-    def test_starmap_and_batched_map(self, pool: Any) -> None:
+    def test_once_per_result_in_any_order(self, pool: Any) -> None:
+        seen: list[int] = []
+        pool.map(tasks.square, range(100), callback=seen.append)
+        assert sorted(seen) == [n * n for n in range(100)]
+
+    def test_starmap_and_batched_map(self, pool: Any, kind: PoolKind) -> None:
         seen: list[Any] = []
-        assert pool.starmap(tasks.add, [(1, 2), (3, 4)], callback=seen.append) == [3, 7]
+        assert pool.starmap(tasks.add, [(1, 2), (3, 4)], callback=seen.append, **kind.in_order) == [3, 7]
         assert seen == [3, 7]
         seen.clear()
-        batches = pool.batched_map(tasks.batch_sum, [1, 2, 3], callback=seen.append)
+        batches = pool.batched_map(tasks.batch_sum, [1, 2, 3], callback=seen.append, **kind.in_order)
         assert list(batches) == seen
         assert sum(s for _, s in seen) == 6
 
-    def test_without_results(self, pool: Any) -> None:
+    def test_without_results(self, pool: Any, kind: PoolKind) -> None:
         seen: list[int] = []
-        assert pool.map(tasks.square, range(50), callback=seen.append, return_results=False) is None
+        assert pool.map(tasks.square, range(50), callback=seen.append, return_results=False, **kind.in_order) is None
         assert seen == [n * n for n in range(50)]
         assert pool.map(tasks.square, range(50), return_results=False) is None
 
@@ -127,8 +132,9 @@ class TestCallback:
         assert len(alive) == 0
         assert most <= 100
 
-    def test_results_stream(self, pool: Any, gate: Gate) -> None:
+    def test_results_stream(self, pool: Any, kind: PoolKind, gate: Gate) -> None:
         """The callback of an early result runs while a later task has not even finished: it opens that task's gate."""
+        kind.needs("prompt")
         seen: list[int] = []
 
         def callback(value: int) -> None:
@@ -137,7 +143,7 @@ class TestCallback:
                 gate.open(3)
 
         func = functools.partial(pass_gate_if, gate.path, (1, 2, 3))
-        assert pool.map(func, range(4), chunksize=1, callback=callback) == [0, 1, 2, 3]
+        assert pool.map(func, range(4), chunksize=1, callback=callback, **kind.in_order) == [0, 1, 2, 3]
         assert seen == [0, 1, 2, 3]
 
     def test_input_order_holds_back(self, pool: Any, kind: PoolKind, gate: Gate) -> None:
@@ -151,7 +157,7 @@ class TestCallback:
         assert seen == list(range(10))
 
     def test_completion_order_does_not(self, pool: Any, kind: PoolKind, gate: Gate) -> None:
-        kind.needs("parallel")
+        kind.needs("parallel", "prompt")
         seen: list[int] = []
 
         def callback(value: int) -> None:
@@ -165,7 +171,7 @@ class TestCallback:
         assert seen[-1] == 0
         assert sorted(seen) == list(range(10))
 
-    def test_map_within_a_callback(self, pool: Any) -> None:
+    def test_map_within_a_callback(self, pool: Any, kind: PoolKind) -> None:
         """Right, or a RuntimeError; never another call's results."""
         inner: list[Any] = []
 
@@ -175,7 +181,7 @@ class TestCallback:
             except RuntimeError as error:
                 inner.append(error)
 
-        assert pool.map(tasks.square, range(5), callback=callback) == [0, 1, 4, 9, 16]
+        assert pool.map(tasks.square, range(5), callback=callback, **kind.in_order) == [0, 1, 4, 9, 16]
         assert len(inner) == 5
         for n, got in enumerate(inner):
             assert isinstance(got, RuntimeError) or got == [-n * n, -n * n - 1]
@@ -185,8 +191,8 @@ class TestCallback:
 class TestBatchedMap:
     def test_labels_and_data(self, pool: Any, kind: PoolKind) -> None:
         batches = list(pool.batched_map(tasks.identity, list("abcde")))
-        assert len(batches) == (2 if kind.has("size") else 1)
-        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.has("size") else [((0, 5), list("abcde"))]
+        assert len(batches) == (2 if kind.has("workers") else 1)
+        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.has("workers") else [((0, 5), list("abcde"))]
         assert batches == expected
 
     def test_more_workers_than_tasks(self, fresh: Any, kind: PoolKind) -> None:

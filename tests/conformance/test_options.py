@@ -74,10 +74,10 @@ class TestAnError:
             list(pool.map(tasks.boom, range(100)))
         assert list(pool.map(tasks.square, range(3))) == [0, 1, 4]
 
-    def test_callbacks_of_earlier_results_only(self, pool: Any) -> None:
+    def test_callbacks_of_earlier_results_only(self, pool: Any, kind: PoolKind) -> None:
         seen: list[int] = []
         with pytest.raises(ValueError, match="boom 5"):
-            pool.map(functools.partial(tasks.boom_on, 5), range(10), callback=seen.append)
+            pool.map(functools.partial(tasks.boom_on, 5), range(10), callback=seen.append, **kind.in_order)
         assert seen == list(range(len(seen)))
         assert len(seen) <= 5
 
@@ -100,9 +100,9 @@ class TestReturnExceptions:
         results = list(pool.map(tasks.boom, range(30), return_exceptions=True))
         assert [str(r) for r in results] == [f"boom {n}" for n in range(30)]
 
-    def test_callback_gets_the_exception(self, pool: Any) -> None:
+    def test_callback_gets_the_exception(self, pool: Any, kind: PoolKind) -> None:
         seen: list[Any] = []
-        pool.map(functools.partial(tasks.boom_on, 1), range(3), callback=seen.append, return_exceptions=True)
+        pool.map(functools.partial(tasks.boom_on, 1), range(3), callback=seen.append, return_exceptions=True, **kind.in_order)
         assert [type(s) for s in seen] == [int, ValueError, int]
 
     def test_remote_details_are_there(self, pool: Any, kind: PoolKind) -> None:
@@ -140,13 +140,13 @@ class TestRetries:
         assert tasks.lines(path).count("1") == 1
 
     def test_after_a_death(self, pool: Any, kind: PoolKind, tmp_path: Path) -> None:
-        kind.needs("workers")
+        kind.needs("deaths")
         path = str(tmp_path / "trace")
         assert pool.map(functools.partial(die_first, path, 1), range(6), retries=1) == list(range(6))
         assert tasks.lines(path).count("1") == 2
 
     def test_a_task_that_kills_each_worker_it_meets(self, pool: Any, kind: PoolKind, tmp_path: Path) -> None:
-        kind.needs("workers")
+        kind.needs("deaths")
         path = str(tmp_path / "trace")
         results = pool.map(functools.partial(die_first, path, 9), range(6), retries=2, return_exceptions=True)
         assert isinstance(results[1], schwimmbad_go.error.WorkerLost)
@@ -156,7 +156,7 @@ class TestRetries:
         assert list(pool.map(tasks.square, [3])) == [9]
 
     def test_a_death_is_not_retried_silently(self, pool: Any, kind: PoolKind, tmp_path: Path) -> None:
-        kind.needs("workers")
+        kind.needs("deaths")
         path = str(tmp_path / "trace")
         with pytest.raises(schwimmbad_go.error.WorkerLost):
             pool.map(functools.partial(die_first, path, 1), range(6))
@@ -213,7 +213,7 @@ class TestInitializer:
         assert pool.broadcast(tasks.recall, "starts") == [1] * pool._processes
 
     def test_on_replacement_workers_too(self, fresh: Any, kind: PoolKind) -> None:
-        kind.needs("workers")
+        kind.needs("deaths")
         pool = fresh(2, initializer=tasks.remember, initargs=("initialized", 5))
         with pytest.raises(schwimmbad_go.error.WorkerLost):
             pool.map(os._exit, [3])
@@ -252,7 +252,7 @@ class TestMaxTasksPerChild:
 
 class TestWorkersIdentity:
     def test_names_and_numbers(self, fresh: Any, kind: PoolKind) -> None:
-        kind.needs("workers")
+        kind.needs("handles")
         pool = fresh(3)
         found = sorted(pool.broadcast(tasks.worker_identity), key=lambda f: f[1])
         assert [identity for _, identity, _ in found] == [(1,), (2,), (3,)]
@@ -264,7 +264,7 @@ class TestWorkersIdentity:
         assert all(p.is_alive() and p.exitcode is None for p in pool._pool)
 
     def test_multiprocess_agrees(self, fresh: Any, kind: PoolKind) -> None:
-        kind.needs("workers")
+        kind.needs("handles")
         pytest.importorskip("multiprocess")
         pool = fresh(2)
         found = pool.broadcast(tasks.dill_worker_identity)
@@ -294,7 +294,7 @@ class TestStatistics:
         assert after.busy_seconds >= before.busy_seconds >= 0
 
     def test_counts_losses_and_retries(self, fresh: Any, kind: PoolKind, tmp_path: Path) -> None:
-        kind.needs("statistics", "workers")
+        kind.needs("statistics", "deaths")
         pool = fresh(2)
         pool.map(functools.partial(die_first, str(tmp_path / "trace"), 1), range(4), retries=1)
         assert pool.statistics().lost_workers == 1

@@ -24,7 +24,7 @@ class TestClose:
     @pytest.mark.parametrize("end", ["close", "terminate"])
     @pytest.mark.parametrize("victims", [1, 2])
     def test_after_workers_died(self, clean: None, kind: PoolKind, end: str, victims: int) -> None:
-        kind.needs("workers")
+        kind.needs("deaths", "handles")
         pool = kind(2)
         usable(pool)
         for process in pool._pool[:victims]:
@@ -35,14 +35,14 @@ class TestClose:
     @pytest.mark.parametrize("what", [*traps.EXCEPTIONS, *traps.DEATHS])
     @pytest.mark.parametrize("end", ["close", "terminate"])
     def test_while_exit_hooks_of_workers_fail(self, clean: None, kind: PoolKind, what: str, end: str, capfd: Any) -> None:
-        kind.needs("workers")
+        kind.needs("deaths", "handles")
         pool = kind(2)
         pool.broadcast(traps.leave_exit_hooks, what, os.getpid())
         getattr(pool, end)()
         pool.join()
 
     def test_terminate_ends_a_stopped_worker(self, clean: None, kind: PoolKind) -> None:
-        kind.needs("workers")
+        kind.needs("deaths", "handles")
         pool = kind(2)
         usable(pool)
         stop(pool._pool[0].pid)
@@ -50,7 +50,7 @@ class TestClose:
         pool.join()
 
     def test_terminate_ends_a_worker_that_ignores_sigterm(self, clean: None, kind: PoolKind, gate: Gate) -> None:
-        kind.needs("workers")
+        kind.needs("deaths", "handles")
         pool = kind(2)
         pool.broadcast(signal.signal, signal.SIGTERM, signal.SIG_IGN)
         pool.apply_async(pass_gate, (gate.path,))
@@ -59,7 +59,7 @@ class TestClose:
         pool.join()
 
     def test_workers_have_exit_codes(self, clean: None, kind: PoolKind) -> None:
-        kind.needs("workers")
+        kind.needs("deaths", "handles")
         pool = kind(2)
         usable(pool)
         workers = list(pool._pool)

@@ -41,7 +41,7 @@ def forget_core_files(_: Any = None) -> None:
 @pytest.mark.parametrize("victims", [1, 2])
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 def test_killed_while_idle(clean: None, fresh: Any, kind: PoolKind, signum: int, victims: int, used: bool) -> None:
-    kind.needs("workers")
+    kind.needs("deaths", "handles")
     pool = fresh(2, initializer=forget_core_files)
     pool.broadcast(os.getpid)
     if used:
@@ -56,7 +56,7 @@ def test_killed_while_idle(clean: None, fresh: Any, kind: PoolKind, signum: int,
 
 
 def test_killed_again_and_again(clean: None, fresh: Any, kind: PoolKind) -> None:
-    kind.needs("workers")
+    kind.needs("deaths", "handles")
     pool = fresh(2)
     for n in range(20 if kind.cheap else 3):
         kill(pool._pool[n % 2].pid)
@@ -65,7 +65,7 @@ def test_killed_again_and_again(clean: None, fresh: Any, kind: PoolKind) -> None
 
 def test_killed_between_results_of_an_imap(clean: None, fresh: Any, kind: PoolKind) -> None:
     """The consumer holds the map half done; what a dead worker had taken is an error of those tasks alone."""
-    kind.needs("workers")
+    kind.needs("deaths", "handles")
     pool = fresh(2)
     results = pool.imap(tasks.square, range(200), chunksize=1, return_exceptions=True)
     got = [next(results) for _ in range(3)]
@@ -82,7 +82,7 @@ def test_killed_between_results_of_an_imap(clean: None, fresh: Any, kind: PoolKi
 def test_dies_right_after_a_task(clean: None, fresh: Any, kind: PoolKind, what: str) -> None:
     """The result was sent, or was not: it arrives, or is a WorkerLost. So is that of a task which the worker has begun by
     then; the result was not safe if the task ran again, and killed another worker. Nobody else is harmed."""
-    kind.needs("workers", "pickling")
+    kind.needs("deaths", "pickling")
     pool = fresh(2)
     func = functools.partial(traps.fail_afterwards, what, os.getpid(), 5)
     for chunksize in (None, 1, 4):
@@ -96,7 +96,7 @@ def test_dies_right_after_a_task(clean: None, fresh: Any, kind: PoolKind, what: 
 
 def test_stopped_worker_leaves_the_work_to_the_other(clean: None, fresh: Any, kind: PoolKind) -> None:
     """SIGSTOP while idle (a debugger, a batch system): chunks go to whoever is free."""
-    kind.needs("workers")
+    kind.needs("deaths", "handles")
     pool = fresh(2)
     usable(pool)
     stop(pool._pool[0].pid)
@@ -108,7 +108,7 @@ def test_stopped_worker_leaves_the_work_to_the_other(clean: None, fresh: Any, ki
 
 
 def test_interrupt_to_an_idle_worker_is_ignored(clean: None, fresh: Any, kind: PoolKind) -> None:
-    kind.needs("workers")
+    kind.needs("deaths", "handles")
     pool = fresh(2)
     pids = pool.broadcast(os.getpid)
     for pid in pids:

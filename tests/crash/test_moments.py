@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from helpers import tasks
-from helpers.traps import EXITCODES
-from pools_under_test import KINDS, PoolKind
+from helpers.traps import DEATHS, EXITCODES
+from pools_under_test import PoolKind
 from schwimmbad_go.error import RemoteError, RemoteTraceback, TaskExit, WorkerLost
 
 from crash.table import BAD, BUILT_IN, CELLS, GOOD, TASKS, Cell
@@ -49,29 +49,17 @@ def check_error(error: BaseException, cell: Cell) -> None:
 def victim(kind: PoolKind, request: pytest.FixtureRequest, has_failed: Callable[[], bool]) -> Iterator[Any]:
     """A new pool where workers start in no time; elsewhere one that goes through the whole table."""
     kind.needs("workers", "pickling")
-    if kind.cheap:
+    if "cell" in request.fixturenames and request.getfixturevalue("cell").column in DEATHS:
+        kind.needs("deaths")
+    if kind.cheap and kind.has("side by side"):
         request.getfixturevalue("clean")
         with kind(2) as one:
             yield one
         one.join()
         return
-    if kind.name not in _veterans:
-        _veterans[kind.name] = kind(2)
-    yield _veterans[kind.name]
+    yield kind.kept()
     if has_failed():
-        _veterans.pop(kind.name).terminate()
-
-
-_veterans: dict[str, Any] = {}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def retire() -> Iterator[None]:
-    yield
-    while _veterans:
-        one = _veterans.popitem()[1]
-        one.terminate()
-        one.join()
+        kind.renew()
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=str)
@@ -114,10 +102,12 @@ def test_cell_by_iterator(victim: Any, cell: Cell) -> None:
     usable(victim)
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k.has("workers")], ids=lambda k: k.name)
 @pytest.mark.parametrize("processes", [1, 2, 5, 13])
 def test_deaths_over_worker_counts(clean: None, kind: PoolKind, processes: int) -> None:
     """Several tasks kill their workers in one map; everything else is done."""
+    kind.needs("deaths")
+    if processes != 2:
+        kind.needs("size")
     if processes > 5 and not kind.cheap:
         pytest.skip(f"{kind.name}: thirteen interpreters take too long to start here")
     with kind(processes) as pool:

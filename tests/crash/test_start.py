@@ -24,7 +24,7 @@ EXPECTED: dict[str, tuple[type[BaseException], ...]] = {
 @pytest.mark.parametrize("column", [*EXCEPTIONS, *ODD_EXCEPTIONS, *DEATHS])
 def test_failing_initializer(clean: None, kind: PoolKind, column: str) -> None:
     """From the constructor or from the first map; multiprocessing restarts such workers for ever."""
-    kind.needs("workers")
+    kind.needs("workers", *["deaths"] * (column in DEATHS))
     pool = None
     try:
         with pytest.raises(EXPECTED[column]) as caught:
@@ -54,7 +54,7 @@ def test_exception_of_an_initializer_in_the_caller(clean: None, kind: PoolKind) 
 @pytest.mark.parametrize("column", ["exception", "sigkill"])
 def test_one_worker_of_two_fails_to_start(clean: None, kind: PoolKind, column: str, tmp_path: Path) -> None:
     """An error, or a pool that replaced it and works; never a pool that lost a worker without a word."""
-    kind.needs("workers")
+    kind.needs("workers", *["deaths"] * (column in DEATHS))
     initargs = (column, os.getpid(), str(tmp_path / "first"))
     pool = None
     try:

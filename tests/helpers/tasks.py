@@ -102,6 +102,10 @@ def remember(key: str, value: Any) -> int:
     return os.getpid()
 
 
+def forget() -> None:
+    STATE.clear()
+
+
 def recall(key: str) -> Any:
     return STATE.get(key)
 

@@ -1,0 +1,1 @@
+"""MPIPool: every test here starts jobs under each launcher found."""
