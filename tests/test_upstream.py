@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import schwimmbad_go
 import upstream
+from helpers import mpirun
 
 SOURCE = Path(schwimmbad_go.__file__).parent.parent
 RUNNER = """
@@ -62,3 +63,23 @@ def test_passes_upstream(files: Path, test: str, count: int, tmp_path: Path) -> 
     assert done.returncode == 0
     assert re.search(rf"\b{count} passed in", done.stdout)  # and nothing skipped
     assert done.stderr == ""
+
+
+ALIAS = ("-W", "error", "-m", "schwimmbad_go", "run")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 3, 4])
+@pytest.mark.parametrize("script", ["test_mpi.py", "test_mpi_with_dill.py"])
+def test_mpi_script_passes(files: Path, family: str, script: str, n: int) -> None:
+    """They are no pytest files but programs, to be run by hand under mpirun."""
+    done = mpirun.run(family, n, files / script, flags=ALIAS, env={"PYTHONDONTWRITEBYTECODE": "1"}).ok()
+    assert done.stdout == done.stderr == ""
+
+
+@pytest.mark.slow
+def test_mpi_script_that_should_fail_fails(files: Path, family: str) -> None:
+    """schwimmbad itself ends with success here."""
+    done = mpirun.run(family, 3, files / "test_mpi_fail.py", flags=ALIAS, env={"PYTHONDONTWRITEBYTECODE": "1"})
+    assert done.returncode != 0 and not done.left
+    assert done.stderr.count("AttributeError: Derp") >= 1 and "RankLost" not in done.stderr

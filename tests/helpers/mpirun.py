@@ -238,11 +238,13 @@ def start(
     env: Mapping[str, str | None] | None = None,
     python: str = sys.executable,
     launcher_args: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> Run:
     """Start a script on `n` ranks.
 
     `script` is a file, or the source itself if it has more than one line (dedented). `env` is added last, and None in it removes a
-    variable that `environment` sets; the same variables reach launcher and ranks. Use the result as a context manager. Scripts that
+    variable that `environment` sets; the same variables reach launcher and ranks. `flags` stand between the interpreter and the
+    script, ``-m schwimmbad_go run`` too. Use the result as a context manager. Scripts that
     a test watches while they run print with flush=True: unbuffered output of several ranks would mix within lines.
     """
     program = launcher(family)
@@ -259,7 +261,7 @@ def start(
     extra = {"PYTHONFAULTHANDLER": "1", "PYTHONUNBUFFERED": None, **environment(family), **(env or {})}
     inherited = scripts.environment(mark)
     variables = {name: value for name, value in {**inherited, **extra}.items() if value is not None}
-    command = [program, "-n", str(n), *launcher_args, python, str(path), *args]
+    command = [program, "-n", str(n), *launcher_args, python, *flags, str(path), *args]
     with open(Path(folder.name, "stdout"), "wb") as out, open(Path(folder.name, "stderr"), "wb") as err:
         # Files, not pipes: a process that outlives the launcher must not keep the test waiting. A session: for one clean kill.
         process = subprocess.Popen(
@@ -278,9 +280,10 @@ def run(
     env: Mapping[str, str | None] | None = None,
     python: str = sys.executable,
     launcher_args: Sequence[str] = (),
+    flags: Sequence[str] = (),
 ) -> Result:
     """Run a script on `n` ranks to its end; a run longer than `timeout` seconds is killed and fails the test."""
-    with start(family, n, script, *args, env=env, python=python, launcher_args=launcher_args) as one:
+    with start(family, n, script, *args, env=env, python=python, launcher_args=launcher_args, flags=flags) as one:
         return one.finish(timeout)
 
 
