@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""schwimmbad's canonical script: the same code serially, on several cores, or (in later versions) over MPI, chosen by an option.
+"""schwimmbad's canonical script: the same code serially, on several cores, or over MPI, chosen by an option.
 
 It estimates pi by throwing points at a square. Each task has its own seed, so every pool gives the same numbers.
 
     python examples/canonical.py
     python examples/canonical.py --ncores 4
+    mpirun -n 4 python examples/canonical.py --mpi
 """
 
 from __future__ import annotations

@@ -6,6 +6,9 @@ and returns its size, its cyclomatic complexity and what it imports. The pools m
 what each of them cost. Run it with `bash dev.sh demo`, or with any Python that has schwimmbad-go:
 
     python examples/stdlib_complexity.py [--workers N] [--limit FILES]
+
+For MPIPool it starts itself again, under the mpirun of Open MPI and that of MPICH, with one rank more than workers: rank 0 hands
+out the files. The clock of these rows runs on rank 0 and includes the start of MPI, but not that of the interpreters.
 """
 
 from __future__ import annotations
@@ -13,8 +16,12 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import pickle
+import shutil
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import tokenize
 import warnings
@@ -101,13 +108,29 @@ def _predicates(node: ast.AST) -> int:
 
 # --- running it over the pools ------------------------------------------------------------------------------------------
 
-# Every pool of the package. One that cannot be made here is reported with its own reason.
+# Every pool of the package but MPIPool. One that cannot be made here is reported with its own reason.
 POOLS: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("SerialPool", lambda workers: schwimmbad.SerialPool()),
     ("MultiPool", lambda workers: schwimmbad.MultiPool(workers)),
     ("JoblibPool", lambda workers: schwimmbad.JoblibPool(workers)),
-    ("MPIPool", lambda workers: schwimmbad.MPIPool()),
 )
+
+# Row, and names of the launcher: a plain mpirun may be either's.
+MPIS = (
+    ("Open MPI", ("mpirun.openmpi", "orterun", "prterun")),
+    ("MPICH", ("mpiexec.mpich", "mpiexec.hydra")),
+)
+# Open MPI refuses more ranks than cores, ties each to a core, and refuses root, whom a container often has; 4 reads the first of
+# these, 5 the second.
+LENIENT = {
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "OMPI_MCA_btl_vader_single_copy_mechanism": "none",
+    **{f"{name}_ALLOW_RUN_AS_ROOT{more}": "1" for name in ("OMPI", "PRTE") for more in ("", "_CONFIRM")},
+}
+PATIENCE = 600.0  # [s] for one MPI run
 
 
 class Run(NamedTuple):
@@ -135,10 +158,10 @@ class Progress:
             now = time.monotonic()
             if now >= self.next_time or self.done == self.total:
                 self.next_time = now + 0.1
-                print(f"\r{self.label:<12}{self._bar()}  {result.module[:50]:<50}", end="", file=sys.stderr, flush=True)
+                print(f"\r{self.label:<17}{self._bar()}  {result.module[:50]:<50}", end="", file=sys.stderr, flush=True)
         elif 4 * self.done // self.total > self.quarters:
             self.quarters = 4 * self.done // self.total
-            print(f"{self.label:<12}{self._bar()}", file=sys.stderr, flush=True)
+            print(f"{self.label:<17}{self._bar()}", file=sys.stderr, flush=True)
 
     def _bar(self) -> str:
         return f"{self.done:>5}/{self.total} files  {100 * self.done // self.total:>3} %"
@@ -150,6 +173,7 @@ class Progress:
 
 def run(name: str, make_pool: Callable[[int], Any], paths: list[str], workers: int) -> Run | str:
     """Map all files over one pool; the reason as a string where this pool cannot be made here."""
+    # Of an MPIPool the ranks other than 0 stay in make_pool, and leave the program from there.
     start = time.perf_counter()
     try:
         pool = make_pool(workers)
@@ -162,6 +186,32 @@ def run(name: str, make_pool: Callable[[int], Any], paths: list[str], workers: i
         progress.end()
         statistics = pool.statistics() if hasattr(pool, "statistics") else None
         return Run(name, pool.size or 1, seconds, str(statistics.chunks) if statistics else "-", results)
+
+
+def run_mpi(mpi: str, launchers: tuple[str, ...], options: argparse.Namespace) -> Run | str:
+    """The same on ranks that this MPI's launcher starts. Raises if it starts them and they fail."""
+    launcher = next((path for path in map(shutil.which, launchers) if path), None)
+    if launcher is None:
+        return f"no {' or '.join(launchers)} on PATH"
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = Path(folder, "outcome")
+        command = [launcher, "-n", str(options.workers + 1), sys.executable, os.path.abspath(__file__), "--rank", mpi, str(outcome)]
+        if options.limit is not None:
+            command += ["--limit", str(options.limit)]
+        # stderr is the terminal's: progress comes through it.
+        done = subprocess.run(command, env={**os.environ, **LENIENT}, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+        if done.returncode or not outcome.exists():
+            raise SystemExit(f"{' '.join(command)} failed with status {done.returncode}")
+        found: Run | str = pickle.loads(outcome.read_bytes())
+        return found
+
+
+def run_rank(mpi: str, outcome: str, paths: list[str]) -> None:
+    """What each rank does; rank 0 leaves the outcome in a file, or all of them if they agree that there is no pool."""
+    result = run(f"MPIPool, {mpi}", lambda workers: schwimmbad.MPIPool(), paths, 0)
+    mine = f"{outcome}.{os.getpid()}"
+    Path(mine).write_bytes(pickle.dumps(result))
+    os.replace(mine, outcome)
 
 
 def stdlib_files() -> Iterator[str]:
@@ -210,9 +260,14 @@ def main() -> int:
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     parser.add_argument("--workers", type=int, default=cpus, help="workers of each parallel pool (default: one per usable CPU)")
     parser.add_argument("--limit", type=int, help="only the first so many files")
+    parser.add_argument("--rank", nargs=2, metavar=("MPI", "FILE"), help=argparse.SUPPRESS)  # how it starts itself under mpirun
     options = parser.parse_args()
 
     paths = list(stdlib_files())[: options.limit]
+    if options.rank:
+        mpi, file = options.rank
+        run_rank(mpi, file, paths)
+        return 0
     # Read once before the clock starts: else the first pool alone would pay for a cold disk.
     size = sum(len(Path(path).read_bytes()) for path in paths)
     python = sys.version.split()[0]
@@ -226,6 +281,12 @@ def main() -> int:
             runs.append(outcome)
         else:
             missing.append((name, outcome))
+    for mpi, launchers in MPIS:
+        outcome = run_mpi(mpi, launchers, options)
+        if isinstance(outcome, Run):
+            runs.append(outcome)
+        else:
+            missing.append((f"MPIPool, {mpi}", outcome))
     report(runs, missing)
 
     different = [r.pool for r in runs if r.results != runs[0].results]

@@ -18,8 +18,8 @@ from typing import NamedTuple
 
 import pytest
 import schwimmbad_go
-from helpers import scripts
-from schwimmbad_go import _layout, _runner
+from helpers import mpirun, scripts
+from schwimmbad_go import _layout, _libmpi, _runner
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -267,3 +267,13 @@ def test_example(example: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip()
+    if example.name == "stdlib_complexity.py":
+        rows = re.findall(r"^MPIPool, (.+?) +2 .* 20 +-$", done.stdout, re.M)
+        assert rows == [_libmpi.TITLES[family] for family in mpirun.available()]
+
+
+@pytest.mark.slow
+def test_example_over_mpi(family: str) -> None:
+    done = mpirun.run(family, 4, ROOT / "examples" / "canonical.py", "--mpi", flags=("-W", "error")).ok()
+    serial = subprocess.run([sys.executable, str(ROOT / "examples" / "canonical.py")], text=True, capture_output=True, check=True)
+    assert done.stdout == serial.stdout.replace("SerialPool", "MPIPool") and done.stderr == ""
