@@ -15,9 +15,10 @@ const (
 
 	// Messages to one rank share an envelope up to this size.
 	envelopeSize = 64 << 10
-	// Counts are ints in MPI before version 4: larger parts go in segments.
-	segment = 256 << 20
 )
+
+// segment is the most that goes in one MPI message: counts are ints in MPI before version 4. A variable for the tests.
+var segment = 256 << 20
 
 // Link is the sending and receiving end of one process.
 //
