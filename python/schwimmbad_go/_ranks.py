@@ -124,13 +124,12 @@ class Link:
     def __init__(self, job: Job, comm: Any, workers: int, zygote: Zygote | None) -> None:
         self.job = job
         self.zygote = zygote
-        self.comm = comm
+        self.group = None if comm is None else _group(comm)  # None: all ranks
         self.workers = workers
-        self.fortran = -1 if comm is None else int(comm.py2f())
         self.pools = 0
         self.runner: Runner | None = None  # of the pool that was opened last
         self.snapshot = Snapshot()  # the ranks have run the same script up to here, and run it no further
-        self.handle = job.check(job.lib.swg_comm_open(self.fortran, watched()))
+        self.handle = job.check(job.lib.swg_comm_open(-1 if comm is None else comm.py2f(), watched()))
         self.rank: int = job.check(job.lib.swg_comm_rank(self.handle))
         self.size: int = job.check(job.lib.swg_comm_size(self.handle))
         began, told = time.monotonic(), False
@@ -192,16 +191,25 @@ def watched() -> int:
 
 
 def find(job: Job, comm: Any) -> Link | None:
-    """The link that an earlier pool made over the same ranks."""
+    """The link that an earlier pool made over the same ranks in the same order."""
     for link in job.links:
-        if comm is None and link.comm is None:
+        if comm is None and link.group is None:
             return link
-        if comm is not None and link.comm is not None:
+        if "mpi4py.MPI" in sys.modules:  # else there are no communicators to compare
             from mpi4py import MPI
 
-            if MPI.Comm.Compare(comm, link.comm) in (MPI.IDENT, MPI.CONGRUENT):
+            mine = _group(comm)
+            theirs = link.group if link.group is not None else _group(None)
+            if MPI.Group.Compare(mine, theirs) == MPI.IDENT:
                 return link
     return None
+
+
+def _group(comm: Any) -> Any:
+    """The ranks of a communicator; it may be freed later. None: all ranks."""
+    from mpi4py import MPI
+
+    return (MPI.COMM_WORLD if comm is None else comm).Get_group()
 
 
 def check_free(job: Job, comm: Any) -> None:
@@ -210,14 +218,12 @@ def check_free(job: Job, comm: Any) -> None:
     if not kept:
         return
     mine = "all ranks" if comm is None else "this communicator"
-    if comm is not None and "mpi4py.MPI" in sys.modules:
+    if comm is not None:
         from mpi4py import MPI
 
-        group = comm.Get_group()
-        world = MPI.COMM_WORLD.Get_group()
+        group = _group(comm)
         if not any(
-            MPI.Group.Intersection(group, (link.comm.Get_group() if link.comm is not None else world)).Get_size() > 1
-            for link in kept
+            MPI.Group.Intersection(group, link.group if link.group is not None else _group(None)).Get_size() > 1 for link in kept
         ):
             return
     raise ValueError(

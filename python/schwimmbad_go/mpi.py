@@ -192,7 +192,7 @@ class MPIPool(BasePool):
             raise TypeError(f"comm must be a communicator of mpi4py's, not {comm!r:.60} of type {type(comm).__name__}")
         if comm is not None and not comm:
             raise ValueError("comm is MPI.COMM_NULL: this process is not one of its ranks, and must not make the pool")
-        if comm is not None and comm.Is_inter():
+        if comm is not None and sys.modules["mpi4py.MPI"].Is_initialized() and comm.Is_inter():
             raise ValueError("comm is an inter-communicator, which has no rank 0 of its own: pass an intra-communicator (see Comm.Merge)")
         if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
@@ -218,7 +218,8 @@ class MPIPool(BasePool):
                 MPI = sys.modules.get("mpi4py.MPI", MPI)
                 size = comm.Get_size() if comm is not None else job.look().size
                 if size < 2 and not local:
-                    raise OneProcess(_diagnosis(job.library))
+                    alone = job.look().size < 2
+                    raise OneProcess(_diagnosis(job.library) if alone else "comm has this rank only: pass one with more, or none")
                 _ranks.check_free(job, comm)
                 link = _ranks.Link(job, comm, beside, zygote)
             except BaseException:
