@@ -1,7 +1,8 @@
 """The documents tell the truth: their snippets run, their links lead somewhere, their numbers are those of the code.
 
 A fenced ``python`` block is a script of its own. Lines that begin with ``#>`` in it are what it must print. A comment
-``<!-- test: ... -->`` before a block says more: ``needs`` and packages to skip it without, or ``worker``.
+``<!-- test: ... -->`` before a block says more: ``needs`` and packages to skip it without, ``worker``, or ``mpi`` and a number
+of ranks, under each MPI.
 """
 
 from __future__ import annotations
@@ -55,10 +56,10 @@ BLOCKS = list(blocks())
 
 
 def needed(code: str) -> list[str]:
-    return [name for name in ("numpy", "emcee", "cloudpickle", "dill") if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
+    return [name for name in ("numpy", "emcee", "cloudpickle", "dill", "mpi4py") if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if b.how != "worker"], ids=str)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if not b.how.startswith(("worker", "mpi"))], ids=str)
 def test_snippet(block: Block, tmp_path: Path) -> None:
     for name in [*needed(block.code), *block.how.split()[1:]]:
         pytest.importorskip(name)
@@ -74,6 +75,15 @@ def test_snippet(block: Block, tmp_path: Path) -> None:
     else:
         out = scripts.succeed(tmp_path, block.code, flags=flags)
     assert out == block.expected()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [b for b in BLOCKS if b.how.startswith("mpi")], ids=str)
+def test_snippet_over_mpi(block: Block, family: str) -> None:
+    for name in needed(block.code):
+        pytest.importorskip(name)
+    done = mpirun.run(family, int(block.how.split()[1]), block.code, flags=("-W", "error")).ok()
+    assert (done.stdout, done.stderr) == (block.expected(), "")
 
 
 def test_the_documented_worker_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
