@@ -11,6 +11,8 @@ from collections.abc import Mapping
 import pytest
 from helpers import mpirun
 
+LEVELS = ("single", "funneled", "serialized")
+
 needs_mpi4py = pytest.mark.skipif(importlib.util.find_spec("mpi4py") is None, reason="mpi4py is not installed")
 pytestmark = pytest.mark.slow
 
@@ -80,7 +82,7 @@ with schwimmbad_go.MPIPool() as pool:
 
 
 @needs_mpi4py
-@pytest.mark.parametrize("setting", ["threads = False", *(f'thread_level = "{x}"' for x in ("single", "funneled", "serialized"))])
+@pytest.mark.parametrize("setting", ["initialize = False", "threads = False", *map("thread_level = {!r}".format, LEVELS)])
 def test_thread_settings_of_mpi4py(family: str, setting: str) -> None:
     """Where MPI is for one thread only, a map from another is refused, and work in the background is done at once."""
     script = f"""
@@ -94,7 +96,7 @@ from schwimmbad_go.error import EngineError
 pool = schwimmbad_go.MPIPool()
 from mpi4py import MPI
 shared = MPI.Query_thread() >= MPI.THREAD_SERIALIZED
-assert shared == ("serialized" in mpi4py.rc.thread_level and mpi4py.rc.threads)
+assert shared == (mpi4py.rc.threads and mpi4py.rc.thread_level in ("serialized", "multiple"))
 assert pool.map(abs, range(-100, 0)) == list(range(100, 0, -1))
 background = pool.map_async(abs, [-1, -2])
 assert background.ready() or shared
@@ -133,8 +135,10 @@ between.Free()
 for wrong in (3, "world", MPI):
     with refused(TypeError, "comm must be a communicator"):
         schwimmbad_go.MPIPool(comm=wrong)
-with refused(ValueError, "(?i)null"):
+with refused(ValueError, "COMM_NULL"):
     schwimmbad_go.MPIPool(comm=MPI.COMM_NULL)
+with refused(ValueError, "^Tried to create an MPI pool, but .*comm has this rank only"):
+    schwimmbad_go.MPIPool(comm=MPI.COMM_SELF)
 start = half.bcast({{"offset": 100 * half.rank}} if half.rank == 0 else None)
 
 def where(x):
@@ -176,8 +180,65 @@ with schwimmbad_go.MPIPool(comm=comm) as pool:
 pool = schwimmbad_go.MPIPool(comm=comm)
 with refused(ValueError, "is open"):
     schwimmbad_go.MPIPool(comm=comm)
+pool.close()
+for same in (None, world, comm):
+    with schwimmbad_go.MPIPool(comm=same) as pool:
+        assert pool.comm == (same or world)
+        assert pool.map(abs, [-7]) == [7]
 """
     assert silent(family, 3, script) == []
+
+
+@needs_mpi4py
+def test_a_rank_that_does_not_come(family: str) -> None:
+    """Those who wait for it say so, and still work when it comes."""
+    script = """
+import sys
+from mpi4py import MPI
+import schwimmbad_go
+from schwimmbad_go import _ranks
+world = MPI.COMM_WORLD
+_ranks._PATIENCE = 0.01
+
+class Telling:
+    def write(self, text):
+        if text.strip():
+            world.send(text, dest=1)
+    def flush(self):
+        pass
+
+if world.rank == 1:
+    assert "for the other 1 ranks" in world.recv(source=0)  # only then does it come
+    _ranks._PATIENCE = 10
+else:
+    sys.stderr, true = Telling(), sys.stderr
+with schwimmbad_go.MPIPool() as pool:
+    sys.stderr = true
+    assert pool.map(abs, [-1]) == [1]
+"""
+    assert silent(family, 2, script) == []
+
+
+@needs_mpi4py
+@pytest.mark.parametrize("fails", ["works", "fails"])
+def test_under_the_runner_of_mpi4py(family: str, fails: str) -> None:
+    """``python -m mpi4py script.py`` aborts all ranks at an uncaught exception; the workers' exit is none."""
+    script = """
+import sys
+import schwimmbad_go
+
+def inverse(x):
+    return 1 / x
+
+pool = schwimmbad_go.MPIPool()
+assert pool.map(inverse, [1, 2, 4]) == [1, 0.5, 0.25]
+print(pool.apply(lambda: inverse(8)), flush=True)
+if sys.argv[1] == "fails":
+    pool.map(inverse, [1, 0])
+"""
+    done = mpirun.run(family, 3, script, fails, flags=["-m", "mpi4py"])
+    assert done.stdout.startswith("0.125\n") and not done.left
+    assert done.returncode == 0 if fails == "works" else done.returncode != 0 and "ZeroDivisionError" in done.stderr
 
 
 @needs_mpi4py
@@ -416,21 +477,16 @@ if how == "refused":
         assert pool.map(abs, [-1]) == [1]
     sys.exit()
 
-def lonely(_):
-    from mpi4py import MPI
-    return MPI.Is_initialized() or MPI.COMM_WORLD.size
-
 def alone():
     import subprocess
     code = "from mpi4py import MPI; print(MPI.COMM_WORLD.size)"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20).stdout.strip()
 
-with schwimmbad_go.MPIPool(workers_per_rank=2, master_works=True) as pool:
+comm = MPI.COMM_WORLD if how == "works" else None
+with schwimmbad_go.MPIPool(comm, workers_per_rank=2, master_works=True) as pool:
     assert pool.size == 6 and pool.comm.size == 3 and pool.workers == {{1, 2}}
     assert pool.map(abs, range(-50, 0)) == list(range(50, 0, -1))
-    if how == "never":
-        assert pool.apply(alone) == "1"
-        pool.map(lonely, [0])
+    assert how == "works" or pool.apply(alone) == "1"
 """
     assert silent(family, 3, script, isolate) == []
 
