@@ -382,6 +382,10 @@ func (f *fleet) settled(c *chunk) {
 
 // wait sleeps until a message or something of the crew's has come. Without the engine's lock.
 func (f *fleet) wait(ns int64) (w mpix.Woken, wake process.Wake, ended []int, err error) {
+	if f.comm.Broken() { // nothing comes any more
+		wake, ended, err = f.e.tr.Wait(int((ns + 999_999) / 1e6))
+		return w, wake, ended, err
+	}
 	w, err = mpiError(f.comm.link.Wait([]int{f.e.tr.Epoll()}, ns, &f.comm.tune))
 	if err == nil && w.Ready {
 		wake, ended, err = f.e.tr.Wait(0)

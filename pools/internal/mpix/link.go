@@ -15,6 +15,8 @@ const (
 
 	// Messages to one rank share an envelope up to this size.
 	envelopeSize = 64 << 10
+	// Messages of this size are eager everywhere: when they are announced they are there. (Open MPI's limit in shared memory is 4 KiB.)
+	eagerMost = 2 << 10
 )
 
 // segment is the most that goes in one MPI message: counts are ints in MPI before version 4. A variable for the tests.
@@ -33,7 +35,7 @@ type Link struct {
 	out   []outbox // by rank
 	dirty []int    // ranks with something queued
 	in    []inbox  // by rank
-	buf   []byte   // envelopes are received here
+	buf   []byte   // short envelopes are received here
 	spare [][]byte // envelopes to be filled again
 	parts []wire.Part
 	since int64 // when the present wait began, 0: it has not
@@ -52,7 +54,15 @@ type item struct {
 }
 
 // inbox is the messages of one rank, in the order it sent them.
-type inbox struct{ waiting []*incoming }
+type inbox struct {
+	closed  []*envelope // not here yet, or behind one that is not
+	waiting []*incoming
+}
+
+type envelope struct {
+	data   []byte
+	parcel parcel
+}
 
 type incoming struct {
 	msg    wire.Message
@@ -64,7 +74,7 @@ type incoming struct {
 
 // NewLink makes the end of this process.
 func NewLink(c *Comm, to Receiver) *Link {
-	return &Link{Dead: &Flag{}, comm: c, to: to, out: make([]outbox, c.Size()), in: make([]inbox, c.Size()), buf: buffer(envelopeSize)}
+	return &Link{Dead: &Flag{}, comm: c, to: to, out: make([]outbox, c.Size()), in: make([]inbox, c.Size()), buf: buffer(eagerMost)}
 }
 
 // Send queues a message. Short parts are copied at once; when long ones have been sent, sent is called, during Flush or Progress.
@@ -120,14 +130,19 @@ func (l *Link) envelope(dest, size int) []byte {
 			return last.data[at:]
 		}
 	}
-	var b []byte
+	b := l.fresh(size)
+	o.items = append(o.items, item{data: b, envelope: true})
+	return b
+}
+
+// fresh is memory for an envelope of this size.
+func (l *Link) fresh(size int) []byte {
 	if n := len(l.spare); n > 0 && size <= envelopeSize {
-		b, l.spare = l.spare[n-1], l.spare[:n-1]
-	} else {
-		b = buffer(max(size, envelopeSize))
+		b := l.spare[n-1]
+		l.spare = l.spare[:n-1]
+		return b[:size]
 	}
-	o.items = append(o.items, item{data: b[:size], envelope: true})
-	return b[:size]
+	return buffer(max(size, envelopeSize))[:size]
 }
 
 // Flush hands what is queued to MPI.
@@ -207,15 +222,8 @@ func (l *Link) Progress() (bool, error) {
 			break
 		}
 		found = true
-		if n > len(l.buf) {
-			release(l.buf)
-			l.buf = buffer(n)
-		}
-		if err := l.recv(l.buf[:n], src, tagEnvelope); err != nil {
+		if err := l.take(src, n); err != nil {
 			return found, err
-		}
-		if err := l.open(src, l.buf[:n]); err != nil {
-			return found, fmt.Errorf("a message from rank %d: %w", src, err)
 		}
 	}
 	if err := l.reqs.test(); err != nil {
@@ -224,10 +232,8 @@ func (l *Link) Progress() (bool, error) {
 	if l.reqs.settle() {
 		found = true
 		for src := range l.in {
-			if len(l.in[src].waiting) > 0 {
-				if err := l.deliver(src); err != nil {
-					return found, err
-				}
+			if err := l.advance(src); err != nil {
+				return found, err
 			}
 		}
 	}
@@ -237,13 +243,50 @@ func (l *Link) Progress() (bool, error) {
 	return found, nil
 }
 
+// take receives an envelope of n bytes that has been announced. A short one is there. A longer one may need its sender's help, who may be
+// in a task for an hour, so it is waited for like long parts; until it has come what the same rank sent later stays closed, since long
+// parts are matched in the order of their envelopes.
+func (l *Link) take(src, n int) error {
+	box := &l.in[src]
+	if n <= eagerMost && len(box.closed) == 0 {
+		if err := l.recv(l.buf[:n], src, tagEnvelope); err != nil {
+			return err
+		}
+		return l.open(src, l.buf[:n])
+	}
+	e := &envelope{data: l.fresh(n)}
+	if err := l.irecv(e.data, src, tagEnvelope, &e.parcel); err != nil {
+		return err
+	}
+	box.closed = append(box.closed, e)
+	return l.advance(src)
+}
+
+// advance opens the envelopes of a rank that have come, and hands on its messages that are complete.
+func (l *Link) advance(src int) error {
+	box := &l.in[src]
+	for len(box.closed) > 0 && box.closed[0].parcel.left == 0 {
+		e := box.closed[0]
+		box.closed[0] = nil
+		if box.closed = box.closed[1:]; len(box.closed) == 0 {
+			box.closed = nil
+		}
+		err := l.open(src, e.data)
+		l.recycle(e.data)
+		if err != nil {
+			return err
+		}
+	}
+	return l.deliver(src)
+}
+
 // open takes an envelope apart.
 func (l *Link) open(src int, b []byte) error {
 	box := &l.in[src]
 	for len(b) > 0 {
 		m, parts, size, err := wire.ParseMessage(b, l.parts[:0], wire.Limits{Bytes: 1 << 46})
 		if err != nil {
-			return err
+			return fmt.Errorf("a message from rank %d: %w", src, err)
 		}
 		l.parts = parts
 		x := &incoming{msg: m, parts: append([]wire.Part(nil), parts...)}
