@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -32,7 +33,12 @@ func StartMPI() (int, error) { return mpiError(mpix.Init()) }
 func StopMPI() error { return mpix.Finalize() }
 
 // AbortMPI ends all ranks of the job with this code, which is never 0. It does not return.
-func AbortMPI(code int) { mpix.Abort(code) }
+func AbortMPI(code int) {
+	aborting.Store(true)
+	mpix.Abort(code)
+}
+
+var aborting atomic.Bool // the ranks that die now are no news
 
 func mpiError[T any](v T, err error) (T, error) {
 	switch {
@@ -64,10 +70,11 @@ type Comm struct {
 	watch  bool
 
 	mu    sync.Mutex
-	dead  map[int]bool // ranks whose process is gone
-	kick  func()       // wakes the thread that waits
-	fleet *fleet       // rank 0: the ranks' side of the pool that is open
-	rank  *Rank        // other ranks
+	dead  map[int]mpix.Peer     // ranks whose process is gone
+	kick  func()                // wakes the thread that waits
+	had   func(rank int) string // what a rank has in hand, in words, as far as that can be told at once
+	fleet *fleet                // rank 0: the ranks' side of the pool that is open
+	rank  *Rank                 // other ranks
 	peers []wire.RankInfo
 
 	leaving    bool
@@ -91,7 +98,7 @@ func OpenComm(fortran int, watch bool) (*Comm, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Comm{comm: c, level: info.Level, watch: watch, dead: make(map[int]bool), peers: make([]wire.RankInfo, c.Size())}, nil
+	return &Comm{comm: c, level: info.Level, watch: watch, dead: make(map[int]mpix.Peer), peers: make([]wire.RankInfo, c.Size())}, nil
 }
 
 // Ready waits up to so many milliseconds for the other ranks.
@@ -154,20 +161,40 @@ func (c *Comm) begin(f *fleet, kick func()) {
 		c.sessions = f.session
 	}
 	c.mu.Lock()
-	c.kick = kick
+	c.kick, c.had = kick, nil
+	if f != nil {
+		c.had = f.inHand
+	}
 	c.mu.Unlock()
 }
 
-// died notes that the process of a rank is gone. Called on a goroutine of the mpix.
-func (c *Comm) died(rank int) {
+// died notes that the process of a rank is gone. Called on a goroutine of the lifeline. It tells of the first one itself: the
+// launcher may end this process before the thread that is in a call has raised anything.
+func (c *Comm) died(p mpix.Peer) {
 	c.mu.Lock()
-	c.dead[rank] = true
-	kick := c.kick
+	first := len(c.dead) == 0
+	c.dead[p.Rank] = p
+	kick, had := c.kick, c.had
 	c.mu.Unlock()
+	if first && !aborting.Load() {
+		tasks := ""
+		if had != nil {
+			tasks = had(p.Rank)
+		}
+		fmt.Fprintf(os.Stderr, "schwimmbad-go: %s; MPI cannot go on without it\n", obituary(p, tasks))
+	}
 	c.link.Dead.Set()
 	if kick != nil {
 		kick()
 	}
+}
+
+func obituary(p mpix.Peer, tasks string) string {
+	text := fmt.Sprintf("rank %d (pid %d on %s) has died", p.Rank, p.Pid, p.Host)
+	if tasks != "" {
+		text += " while it had " + tasks
+	}
+	return text
 }
 
 // orphaned ends a rank whose master is gone, whatever it is doing: nobody waits for it, and MPI would wait for ever.
@@ -177,13 +204,13 @@ func (c *Comm) orphaned() {
 }
 
 // losses are the ranks that have died.
-func (c *Comm) losses() (ranks []int) {
+func (c *Comm) losses() (peers []mpix.Peer) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for r := range c.dead {
-		ranks = append(ranks, r)
+	for _, p := range c.dead {
+		peers = append(peers, p)
 	}
-	return ranks
+	return peers
 }
 
 // Rank and Size tell this process's place and the number of processes.

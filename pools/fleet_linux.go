@@ -634,18 +634,22 @@ func (f *fleet) fail(code Code, why error, off uint64) {
 // bury tells what was lost with ranks that have died. MPI cannot go on without them.
 func (f *fleet) bury() {
 	var texts []string
-	for _, r := range f.comm.losses() {
-		p := f.comm.peers[r]
-		text := fmt.Sprintf("rank %d (pid %d on %s) has died", r, p.Pid, p.Host)
-		if tasks := f.lanes[r].tasks(); tasks != "" {
-			text += " while it had " + tasks
-		}
-		texts = append(texts, text)
+	for _, p := range f.comm.losses() {
+		texts = append(texts, obituary(p, f.lanes[p.Rank].tasks()))
 	}
 	if len(texts) > 0 {
 		slices.Sort(texts)
 		f.fail(CodeLost, fmt.Errorf("%s", strings.Join(texts, "; ")), 0)
 	}
+}
+
+// inHand names what a rank has in hand, unless a thread is changing just that. Called on any goroutine.
+func (f *fleet) inHand(rank int) string {
+	if !f.e.mu.TryLock() {
+		return ""
+	}
+	defer f.e.mu.Unlock()
+	return f.lanes[rank].tasks()
 }
 
 // tasks names what a lane has in hand.

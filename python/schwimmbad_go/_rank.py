@@ -6,11 +6,13 @@ forked before MPI was started, so that a crash of theirs costs one task.
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import socket
 import sys
 import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 from . import _engine, _errors, _payload, _worker
@@ -116,17 +118,34 @@ class Server:
         rank.check(rank.lib.swg_rank_refuse(rank.handle, _engine.INIT, b"the initializer failed", at))
 
 
+def guard_exit() -> Callable[[int], NoReturn]:
+    """Make ``os._exit(0)`` of this process a failure, and return the real one.
+
+    A rank that ends in the middle of a job takes the job along. To hydra it looks like a good end if the code is 0, and with luck the
+    whole job then ends with 0, results missing.
+    """
+    real, owner = os._exit, os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        real(status or 1 if os.getpid() == owner else status)
+
+    os._exit = leave
+    return real
+
+
 def serve(link: Link, initializer: Initializer, max_tasks: int) -> NoReturn:
     """Serve until the master's program ends, then leave this one.
 
     Ctrl-C is the master's to handle: hydra sends it to every rank.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    real_exit = guard_exit()
     try:
         Server(link, initializer, max_tasks).serve()
     except BaseException:  # a fault of ours or of MPI's: without this rank the job cannot go on
         traceback.print_exc()
         link.job.abort(1)
+    os._exit = real_exit
     signal.signal(signal.SIGINT, before)
     sys.exit(0)
 

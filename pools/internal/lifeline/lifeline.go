@@ -5,6 +5,7 @@
 package lifeline
 
 import (
+	"bytes"
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/binary"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -20,7 +22,8 @@ import (
 const (
 	// TokenSize is the length of the secret by which the master knows its workers.
 	TokenSize = 16
-	helloSize = TokenSize + 4
+	hostSize  = 64
+	helloSize = TokenSize + 4 + 4 + hostSize // token, rank, pid, host
 
 	dialLimit  = 2 * time.Second  // a firewall that drops packets must not hold up the job for longer
 	keepAlive  = 15 * time.Second // after which the network is asked whether a silent peer is still there
@@ -28,10 +31,16 @@ const (
 	bye        = 'b'
 )
 
+// Peer is what a worker says of itself when it connects: it may die before it says anything over MPI.
+type Peer struct {
+	Rank, Pid int
+	Host      string
+}
+
 // Server is the master's end.
 type Server struct {
 	Token  [TokenSize]byte
-	died   func(rank int)
+	died   func(p Peer)
 	listen net.Listener
 
 	mu    sync.Mutex
@@ -41,7 +50,7 @@ type Server struct {
 }
 
 // Listen opens the master's end. died is called from another goroutine when a worker's process has ended without a word.
-func Listen(oneNode bool, died func(rank int)) (*Server, error) {
+func Listen(oneNode bool, died func(p Peer)) (*Server, error) {
 	s := &Server{died: died, conns: make(map[int]net.Conn)}
 	if _, err := rand.Read(s.Token[:]); err != nil {
 		return nil, err
@@ -99,7 +108,9 @@ func (s *Server) watch(c net.Conn) {
 		return // not one of ours
 	}
 	_ = c.SetReadDeadline(time.Time{})
-	rank := int(binary.LittleEndian.Uint32(hello[TokenSize:]))
+	about := hello[TokenSize:]
+	rank := int(binary.LittleEndian.Uint32(about))
+	peer := Peer{rank, int(binary.LittleEndian.Uint32(about[4:])), string(bytes.TrimRight(about[8:], "\x00"))}
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
@@ -113,7 +124,7 @@ func (s *Server) watch(c net.Conn) {
 	ended := s.ended
 	s.mu.Unlock()
 	if !clean && !ended {
-		s.died(rank)
+		s.died(peer)
 	}
 }
 
@@ -166,6 +177,14 @@ type Client struct {
 // Dial connects a worker to the first address that answers. died is called from another goroutine when the master's process has
 // ended without a word.
 func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Client, error) {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "?"
+	}
+	hello := binary.LittleEndian.AppendUint32(token[:], uint32(rank))
+	hello = binary.LittleEndian.AppendUint32(hello, uint32(os.Getpid()))
+	hello = append(hello, make([]byte, hostSize)...)
+	copy(hello[len(hello)-hostSize:], host)
 	var errs []error
 	for _, at := range strings.Split(addresses, ",") {
 		d := net.Dialer{Timeout: dialLimit, KeepAlive: keepAlive}
@@ -174,7 +193,6 @@ func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Clie
 			errs = append(errs, err)
 			continue
 		}
-		hello := binary.LittleEndian.AppendUint32(token[:], uint32(rank))
 		if _, err := c.Write(hello); err != nil {
 			_ = c.Close()
 			errs = append(errs, err)

@@ -2,6 +2,7 @@ package lifeline
 
 import (
 	"net"
+	"os"
 	"testing"
 	"time"
 )
@@ -17,10 +18,10 @@ func soon[T any](t *testing.T, c <-chan T, what string) (v T) {
 	return v
 }
 
-func server(t *testing.T, oneNode bool) (*Server, chan int) {
+func server(t *testing.T, oneNode bool) (*Server, chan Peer) {
 	t.Helper()
-	dead := make(chan int, 8)
-	s, err := Listen(oneNode, func(rank int) { dead <- rank })
+	dead := make(chan Peer, 8)
+	s, err := Listen(oneNode, func(p Peer) { dead <- p })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,8 +37,9 @@ func TestWorkerDies(t *testing.T) {
 			t.Fatal(err)
 		}
 		_ = k.conn.Close() // as the kernel does when the process is gone
-		if got := soon(t, dead, "the death"); got != 3 {
-			t.Fatalf("rank %d died, want 3", got)
+		host, _ := os.Hostname()
+		if got := soon(t, dead, "the death"); got != (Peer{3, os.Getpid(), host}) {
+			t.Fatalf("%v died, want rank 3, this process", got)
 		}
 	}
 }

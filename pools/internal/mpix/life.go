@@ -12,11 +12,14 @@ const TokenSize = lifeline.TokenSize
 // Server is the master's end.
 type Server = lifeline.Server
 
+// Peer is what a worker says of itself when it connects.
+type Peer = lifeline.Peer
+
 // Client is a worker's end.
 type Client = lifeline.Client
 
 // Listen opens the master's end.
-func Listen(oneNode bool, died func(rank int)) (*Server, error) {
+func Listen(oneNode bool, died func(p Peer)) (*Server, error) {
 	return lifeline.Listen(oneNode, died)
 }
 

@@ -98,6 +98,12 @@ func (s *Server) Left(time.Duration) int { return 0 }
 // Close says goodbye to every worker.
 func (s *Server) Close() {}
 
+// Peer is what a worker says of itself when it connects.
+type Peer struct {
+	Rank, Pid int
+	Host      string
+}
+
 // Client is a worker's end.
 type Client struct{}
 
@@ -105,7 +111,7 @@ type Client struct{}
 func (k *Client) Close() {}
 
 // Listen opens the master's end.
-func Listen(bool, func(rank int)) (*Server, error) { return nil, ErrNoMPI }
+func Listen(bool, func(p Peer)) (*Server, error) { return nil, ErrNoMPI }
 
 // Dial connects a worker.
 func Dial(string, [TokenSize]byte, int, func()) (*Client, error) { return nil, ErrNoMPI }
