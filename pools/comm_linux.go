@@ -4,13 +4,10 @@ package pools
 
 import (
 	"bytes"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,36 +16,6 @@ import (
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
-
-// MPIInfo is what is known of MPI in this process.
-type MPIInfo = mpix.Info
-
-// LookAtMPI tells the state of MPI; it starts nothing.
-func LookAtMPI() (MPIInfo, error) { return mpiError(mpix.Look()) }
-
-// StartMPI initialises MPI unless that was done, and returns the level of thread support (0 single to 3 multiple).
-func StartMPI() (int, error) { return mpiError(mpix.Init()) }
-
-// StopMPI finalizes MPI, for whoever started it.
-func StopMPI() error { return mpix.Finalize() }
-
-// AbortMPI ends all ranks of the job with this code, which is never 0. It does not return.
-func AbortMPI(code int) {
-	aborting.Store(true)
-	mpix.Abort(code)
-}
-
-var aborting atomic.Bool // the ranks that die now are no news
-
-func mpiError[T any](v T, err error) (T, error) {
-	switch {
-	case errors.Is(err, mpix.ErrNoMPI):
-		err = &Error{CodeUnsupported, err}
-	case err != nil:
-		err = &Error{CodeMPI, err}
-	}
-	return v, err
-}
 
 const (
 	// exitLost is the status of a rank whose master has died: none that a shell or Python uses.
@@ -340,37 +307,4 @@ func (c *Comm) Take(src int, m *wire.Message, parts []wire.Part, at mpix.Place) 
 		return c.fleet.take(src, m, parts, at)
 	}
 	return nil
-}
-
-// relocate gives each entry of a frame's buffer table the offset that find says for it.
-func relocate(frame []byte, find func(off uint64) (uint64, bool)) error {
-	h, err := wire.ParseHeader(frame, wire.Limits{Arena: 1 << 62})
-	if err != nil {
-		return err
-	}
-	if uint64(len(frame)-wire.HeaderSize) < 16*uint64(h.NBuf) {
-		return fmt.Errorf("%w: a table of %d buffers in %d bytes", wire.ErrShort, h.NBuf, len(frame))
-	}
-	for i := range int(h.NBuf) {
-		entry := frame[wire.HeaderSize+16*i:]
-		off := binary.LittleEndian.Uint64(entry)
-		moved, ok := find(off)
-		if !ok {
-			return fmt.Errorf("%w: a buffer at %#x, which was not sent", wire.ErrBadTable, off)
-		}
-		binary.LittleEndian.PutUint64(entry, moved)
-	}
-	return nil
-}
-
-// frameEnd decodes the frame at an offset of the arena and says where its in-band part ends.
-func frameEnd(f *wire.Frame, mem []byte, at uint64) (end uint64, err error) {
-	arena := uint64(len(mem))
-	if at > arena-wire.HeaderSize {
-		return 0, fmt.Errorf("%w: a frame at %d", wire.ErrBadTable, at)
-	}
-	if err := f.Decode(mem[at:], wire.Limits{Arena: arena, External: true}); err != nil {
-		return 0, err
-	}
-	return at + wire.HeaderSize + 16*uint64(f.NBuf) + f.NBytes, nil
 }
