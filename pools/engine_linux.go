@@ -5,6 +5,7 @@ package pools
 import (
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
@@ -56,6 +57,10 @@ type Engine struct {
 	bytesOut int64
 }
 
+// Go's runtime opens an epoll instance and an eventfd when it first needs a timer, which its own background work may do at any
+// moment, and keeps them. Here it does so with the first engine, so that who counts descriptors finds the same number after each.
+var openPoller = sync.OnceFunc(func() { time.Sleep(1) })
+
 // OpenEngine makes an engine; no worker is started yet.
 func OpenEngine(cfg EngineConfig) (*Engine, error) {
 	if cfg.Workers < 1 && (cfg.Comm == nil || cfg.Workers < 0) || cfg.Workers > 1<<16 {
@@ -64,6 +69,7 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 	if cfg.MaxTasks < 0 || cfg.MaxTasks > 1<<31-1 {
 		return nil, fail(CodeArgument, "tasks per worker must be between 0 and 2147483647, not %d", cfg.MaxTasks)
 	}
+	openPoller()
 	e := &Engine{cfg: cfg, total: cfg.Workers, jobs: make(map[dispatch.JobID]*job), losses: make(map[uint64]loss)}
 	plan := dispatch.Config{Workers: cfg.Workers}
 	if cfg.Comm != nil {
