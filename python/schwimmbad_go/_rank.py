@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import posix
 import signal
 import socket
 import sys
@@ -129,8 +130,13 @@ def guard_exit() -> Callable[[int], NoReturn]:
     def leave(status: int) -> NoReturn:
         real(status or 1 if os.getpid() == owner else status)
 
-    os._exit = leave
+    _set_exit(leave)
     return real
+
+
+def _set_exit(function: Callable[[int], NoReturn]) -> None:
+    for module in (os, posix):  # pickled, it goes by the second name
+        vars(module)["_exit"] = function
 
 
 def serve(link: Link, initializer: Initializer, max_tasks: int) -> NoReturn:
@@ -145,7 +151,7 @@ def serve(link: Link, initializer: Initializer, max_tasks: int) -> NoReturn:
     except BaseException:  # a fault of ours or of MPI's: without this rank the job cannot go on
         traceback.print_exc()
         link.job.abort(1)
-    os._exit = real_exit
+    _set_exit(real_exit)
     signal.signal(signal.SIGINT, before)
     sys.exit(0)
 

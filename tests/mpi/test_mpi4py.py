@@ -455,6 +455,21 @@ finally:
         assert ends == ["atexit"] * 3 + ["finally"] * 3
 
 
+@pytest.mark.parametrize("call", ["pool.map(os._exit, [0])", "pool.map(lambda code: os._exit(code), [0])"])
+def test_a_rank_that_leaves_with_0_is_no_success(family: str, call: str) -> None:
+    """Pickle knows os._exit as posix._exit. hydra's job ended with 0 in some of such runs."""
+    script = f"""
+import os
+import schwimmbad_go
+with schwimmbad_go.MPIPool() as pool:
+    try:
+        {call}
+    except schwimmbad_go.error.RankLost:
+        pass
+"""
+    assert mpirun.run(family, 3, script).returncode != 0
+
+
 @needs_mpi4py
 @pytest.mark.parametrize("isolate", ["refused", "works", "never"])
 def test_worker_processes_and_mpi4py(family: str, isolate: str) -> None:
