@@ -6,6 +6,7 @@ forked before MPI was started, so that a crash of theirs costs one task.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import posix
@@ -119,16 +120,21 @@ class Server:
         rank.check(rank.lib.swg_rank_refuse(rank.handle, _engine.INIT, b"the initializer failed", at))
 
 
-def guard_exit() -> Callable[[int], NoReturn]:
-    """Make ``os._exit(0)`` of this process a failure, and return the real one.
+def guard_exit(rank: int) -> Callable[[int], NoReturn]:
+    """Make ``os._exit`` of this process a failure that says so, and return the real one.
 
-    A rank that ends in the middle of a job takes the job along. To hydra it looks like a good end if the code is 0, and with luck the
-    whole job then ends with 0, results missing.
+    A rank that ends in the middle of a job takes the job along. To hydra it looks like a good end if the code is 0, and the whole job
+    may then end with 0, results missing; with another code hydra ends the others without a word.
     """
     real, owner = os._exit, os.getpid()
 
     def leave(status: int) -> NoReturn:
-        real(status or 1 if os.getpid() == owner else status)
+        if os.getpid() == owner:
+            text = f"schwimmbad-go: rank {rank} (pid {owner} on {socket.gethostname()}) has died: a task called os._exit({status})\n"
+            with contextlib.suppress(OSError):  # stderr is closed: nobody to tell
+                os.write(2, text.encode())
+            status = status or 1
+        real(status)
 
     _set_exit(leave)
     return real
@@ -145,7 +151,7 @@ def serve(link: Link, initializer: Initializer, max_tasks: int) -> NoReturn:
     Ctrl-C is the master's to handle: hydra sends it to every rank.
     """
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    real_exit = guard_exit()
+    real_exit = guard_exit(link.rank)
     try:
         Server(link, initializer, max_tasks).serve()
     except BaseException:  # a fault of ours or of MPI's: without this rank the job cannot go on
