@@ -150,6 +150,9 @@ func (e *Engine) broadcastStep(j *job) {
 func (e *Engine) bereft(c *chunk, l dispatch.Loss, x loss) {
 	if e.fleet != nil {
 		e.fleet.settled(c)
+		if x.rank > 0 && !x.vanished {
+			e.lost++
+		}
 	}
 	e.lossTag++
 	l.Tag = e.lossTag

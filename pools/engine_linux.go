@@ -273,11 +273,11 @@ func (e *Engine) Unsent() int {
 	return e.fleet.comm.link.Pending()
 }
 
-// left counts what must end before the memory can go: workers on this machine, and the ranks together as one while MPI still reads
-// or writes here.
+// left counts what must end before the memory can go: workers on this machine, and the ranks together as one while they work or MPI
+// still reads or writes here.
 func (e *Engine) left() int {
 	n := e.tr.Alive()
-	if f := e.fleet; f != nil && !f.detached && !f.comm.Broken() && f.unsent() {
+	if f := e.fleet; f != nil && !f.detached && !f.comm.Broken() && (f.unsent() || len(e.jobs) > 0 && !e.terminated) {
 		n++
 	}
 	return n

@@ -48,6 +48,7 @@ type Rank struct {
 	serving bool
 	halted  bool  // workers could not be started: the master knows
 	held    int64 // when the oldest answer that has not been sent was given, 0: none
+	running uint64 // slot that the caller has in hand, 0: none
 	brief   bool  // the chunk that runs now is so short that its answer may wait
 
 	blobs   map[uint64]localBlob // by the master's offset
@@ -184,6 +185,7 @@ func (r *Rank) run() (what int, at uint64, err error) {
 			return 0, at, err
 		}
 	}
+	r.running = c.slot
 	return RankChunk, c.slot, nil
 }
 

@@ -18,9 +18,14 @@ func (r *Rank) Answer(slot uint64) error {
 		return fail(CodeArgument, "no chunk at %d", slot)
 	}
 	c := r.chunk(dispatch.ChunkID(r.tr.Load(slot + offChunk)))
-	if c == nil || c.slot != slot || !c.posted {
-		return nil // of a pool that has ended meanwhile: nobody waits for it
+	if c == nil || c.slot != slot || !c.posted { // of a pool that has ended meanwhile: nobody waits for it
+		if slot == r.running {
+			r.running = 0
+			r.freeAt(slot)
+		}
+		return nil
 	}
+	r.running = 0
 	brief := r.brief
 	c.posted = false
 	r.inFlight--

@@ -144,7 +144,6 @@ _RANKS = {
     "input order": "makes callbacks as results arrive, as in schwimmbad",
     "inherits": BESIDE_MPI,
     "late by reference": BESIDE_MPI,
-    "statistics": "has no statistics",
     "prompt": "a rank may have short tasks in hand behind the one that it runs",
 }
 _IN_RANK = {

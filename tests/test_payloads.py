@@ -255,7 +255,8 @@ def _resident_mb(_: Any) -> float:
 
 
 class TestReplacedWorkers:
-    def test_a_new_worker_gets_what_the_old_one_had(self, counted: Any) -> None:
+    def test_a_new_worker_gets_what_the_old_one_had(self, counted: Any, kind: PoolKind) -> None:
+        kind.needs("deaths")
         pool, _ = counted
         likelihood = Likelihood()
         expected = [likelihood(float(n)) for n in range(6)]

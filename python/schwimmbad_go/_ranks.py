@@ -119,9 +119,11 @@ class Link:
         Worker processes per rank, 0 if the ranks run the tasks themselves; the same everywhere.
     zygote : Zygote or None
         Starts those of this rank.
+    local : int
+        Worker processes of rank 0, on every rank.
     """
 
-    def __init__(self, job: Job, comm: Any, workers: int, zygote: Zygote | None) -> None:
+    def __init__(self, job: Job, comm: Any, workers: int, zygote: Zygote | None, local: int = 0) -> None:
         self.job = job
         self.zygote = zygote
         self.group = None if comm is None else _group(comm)  # None: all ranks
@@ -132,6 +134,8 @@ class Link:
         self.handle = job.check(job.lib.swg_comm_open(-1 if comm is None else comm.py2f(), watched()))
         self.rank: int = job.check(job.lib.swg_comm_rank(self.handle))
         self.size: int = job.check(job.lib.swg_comm_size(self.handle))
+        if zygote is not None and self.rank > 0:
+            zygote.before = local + (self.rank - 1) * workers
         began, told = time.monotonic(), False
         while not job.check(job.lib.swg_comm_ready(self.handle, 100)):
             if not told and time.monotonic() - began > _PATIENCE:

@@ -247,9 +247,13 @@ class ServedStarter:
         """Start worker `index`; returns its pid."""
         assert self.engine is not None
         self.started += 1
-        pid = self.ask(b"S", index | self.started << 32)
+        pid = self.ask(b"S", index | self.number(index) << 32)
         self.engine.attach(index, pid, False)
         return pid
+
+    def number(self, index: int) -> int:
+        """What the worker's name ends with; counted through, as multiprocessing does."""
+        return self.started
 
     def ask(self, what: bytes, value: int) -> int:
         """One request and its answer."""
@@ -349,6 +353,11 @@ class Zygote(ServedStarter):
         theirs.close()
         self.socket = ours
         self.workers: set[int] = set()  # pids, of the pool that is open
+        self.before = 0  # workers of the ranks before this one
+
+    def number(self, index: int) -> int:
+        """Its place among the workers of all ranks: programs seed by it."""
+        return self.before + index + 1
 
     def start(self, index: int) -> int:
         """Start worker `index`; returns its pid."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from . import _cpus
@@ -13,6 +12,7 @@ from ._call import APPLY, MISSING, Call
 from ._results import AsyncResult
 from ._runner import Runner, shut_down
 from ._start import Initializer, method_of
+from ._statistics import Statistics, statistics
 from .error import PoolClosed
 from .pool import BasePool
 
@@ -39,33 +39,6 @@ class CallbackWrapper:
     def __call__(self, tasks: Any) -> None:
         for task in tasks:
             self.callback(task)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What a pool has done since it was made.
-
-    Attributes
-    ----------
-    workers, lost_workers, retired_workers : int
-        Alive now; died; left after ``maxtasksperchild`` tasks.
-    tasks, chunks, retries : int
-        Results delivered; messages sent; tasks run again.
-    bytes_in, bytes_out : int
-        Payload to the workers and back [bytes]; a function that was sent before counts nothing.
-    busy_seconds : float
-        Time inside tasks, over the workers alive now [s].
-    """
-
-    workers: int
-    tasks: int
-    chunks: int
-    retries: int
-    lost_workers: int
-    retired_workers: int
-    bytes_in: int
-    bytes_out: int
-    busy_seconds: float
 
 
 class WorkerHandle:
@@ -189,14 +162,7 @@ class MultiPool(BasePool):
 
     def statistics(self) -> Statistics:
         """Counters since the pool was made. Cost: some microseconds."""
-        runner = self._runner
-        if runner.freed:
-            raise PoolClosed()
-        s = runner.engine.stats()
-        return Statistics(
-            s["workers"], s["tasks"], s["chunks"], s["retries"], s["lost"], s["retired"],
-            s["bytes_in"] + runner.blobs.bytes_sent, s["bytes_out"], s["busy_nanos"] / 1e9,
-        )  # fmt: skip
+        return statistics(self._runner)
 
     def map(
         self,

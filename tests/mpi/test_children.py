@@ -36,3 +36,24 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn", "isolate"])
 def test_environment(family: str, method: str) -> None:
     assert mpirun.run(family, 2, SCRIPT, method).ok().stdout.strip() == "[[]]"
+
+
+NUMBERS = """
+import multiprocessing
+import schwimmbad_go
+
+
+def number(_):
+    process = multiprocessing.current_process()
+    return process.name, process._identity
+
+
+if __name__ == "__main__":
+    with schwimmbad_go.MPIPool(workers_per_rank=2, master_works=True) as pool:
+        print(sorted(pool.broadcast(number, 0)) == [(f"MPIPoolWorker-{k}", (k,)) for k in range(1, 7)])
+"""
+
+
+def test_numbers(family: str) -> None:
+    """No two workers have the same number, on whichever rank: programs seed by it."""
+    assert mpirun.run(family, 3, NUMBERS).ok().stdout.strip() == "True"

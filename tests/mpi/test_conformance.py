@@ -11,7 +11,7 @@ from helpers import mpirun, scripts
 from pools_under_test import MPI_KINDS, MPI_MODE
 
 LIMIT = 110.0  # seconds for a job; it needs about 15
-CALLS = ("conformance", "test_asyncresult.py", "test_functions.py", "test_threads.py")
+CALLS = ("conformance", "test_asyncresult.py", "test_functions.py", "test_threads.py", "test_payloads.py")
 FAILURES = ("crash/test_moments.py", "crash/test_caller.py", "crash/test_start.py")
 SOME = (*(f"conformance/test_{part}.py" for part in ("map", "options", "surface")), "crash/test_moments.py", "crash/test_start.py")
 
