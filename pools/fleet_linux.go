@@ -22,6 +22,7 @@ type fleet struct {
 	order   []*lane // heap of those with workers, the least loaded one first
 	queue   []*chunk
 	clock   uint64
+	pace    mpix.Tune // of waits for answers
 
 	stamps  map[uint64]uint64  // of the blobs allocated now, by offset
 	sending map[uint64]int     // ranges of the arena that MPI still reads, by offset
@@ -40,6 +41,7 @@ func newFleet(e *Engine, c *Comm, local, perRank int) *fleet {
 		e: e, comm: c, session: c.sessions + 1, stamps: make(map[uint64]uint64), sending: make(map[uint64]int), zombies: make(map[uint64]bool),
 		loose: make(map[uint64][]loose),
 	}
+	f.expect(0)
 	for r := range c.Size() {
 		l := &lane{rank: r, workers: perRank, blobs: make(map[uint64]uint64)}
 		if r == 0 {
@@ -85,13 +87,24 @@ func (f *fleet) detach() {
 	}
 }
 
+// expect suits the waits to chunks that take so many ns (0: nobody knows): who waits for what comes in milliseconds need not look
+// every few microseconds, and take the CPU from those who work. (1790 tasks of 5 ms on three ranks and two CPUs: 5.6 s on Open MPI and 6.3
+// on MPICH before, 5.3 and 5.5 now.)
+func (f *fleet) expect(ns float64) {
+	f.pace = f.comm.tune
+	if ns > paceLeast {
+		f.pace.Spin = 0
+		f.pace.Floor = max(f.pace.Floor, int64(min(ns/pacePart, paceMost)))
+	}
+}
+
 // wait sleeps until a message or something of the crew's has come. Without the engine's lock.
 func (f *fleet) wait(ns int64) (w mpix.Woken, wake process.Wake, ended []int, err error) {
 	if f.comm.Broken() { // nothing comes any more
 		wake, ended, err = f.e.tr.Wait(int((ns + 999_999) / 1e6))
 		return w, wake, ended, err
 	}
-	w, err = mpiError(f.comm.link.Wait([]int{f.e.tr.Epoll()}, ns, &f.comm.tune))
+	w, err = mpiError(f.comm.link.Wait([]int{f.e.tr.Epoll()}, ns, &f.pace))
 	if err == nil && w.Ready {
 		wake, ended, err = f.e.tr.Wait(0)
 	}

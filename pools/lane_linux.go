@@ -25,6 +25,11 @@ const (
 	deepMostRanks = 256
 	// Answers of shorter chunks may wait for each other.
 	briefTime = 50e3 // ns
+	// Answers of chunks that take longer than this are not waited for awake. The first pause is this part of that time, and no longer than
+	// the last.
+	paceLeast = 400e3 // ns
+	pacePart  = 32
+	paceMost  = 200e3 // ns
 	// Results of this size are handed on in memory of their own: below it a copy costs no more than making an object that owns it.
 	looseLeast = 64 << 10
 	// A caller who does not wait is kept for so long by chunks that were given up, since a rank drops them within that time unless

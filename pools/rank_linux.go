@@ -46,10 +46,10 @@ type Rank struct {
 	events  []rankEvent
 	session int64
 	serving bool
-	halted  bool  // workers could not be started: the master knows
-	held    int64 // when the oldest answer that has not been sent was given, 0: none
+	halted  bool   // workers could not be started: the master knows
+	held    int64  // when the oldest answer that has not been sent was given, 0: none
 	running uint64 // slot that the caller has in hand, 0: none
-	brief   bool  // the chunk that runs now is so short that its answer may wait
+	brief   bool   // the chunk that runs now is so short that its answer may wait
 
 	blobs   map[uint64]localBlob // by the master's offset
 	retired []retiredBlob

@@ -15,6 +15,7 @@ import (
 // send hands a chunk to a lane.
 func (f *fleet) send(l *lane, c *chunk) error {
 	c.lane, c.taken = l, true
+	f.expect(c.expect)
 	l.flying = append(l.flying, c)
 	heap.Fix(f, l.at)
 	if l.rank == 0 {
