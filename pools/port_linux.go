@@ -56,6 +56,7 @@ const (
 	maxPosted    = 4096     // chunks in flight over all jobs: half of what a 64 KiB pipe holds
 	headerSize   = wire.HeaderSize
 	offChunk     = process.SlotFrame + 24
+	offNBuf      = 12
 	offNext      = 72 // of a RESULTS frame
 	offBlock     = 80
 	wordEvents   = 0

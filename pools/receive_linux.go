@@ -132,6 +132,13 @@ func (f *fleet) unpack(c *chunk, parts []wire.Part, at mpix.Place) error {
 		here := tr.Offset(frame)
 		i++
 		k := 0
+		if len(frame) < headerSize {
+			return fmt.Errorf("%w: a frame of %d bytes", wire.ErrShort, len(frame))
+		}
+		if binary.LittleEndian.Uint32(frame[offNBuf:]) == 0 { // most frames
+			last, first = link(frame, here, last, first)
+			continue
+		}
 		err := relocate(frame, func(uint64) (uint64, bool) {
 			if i == len(parts) {
 				return 0, false
@@ -150,14 +157,7 @@ func (f *fleet) unpack(c *chunk, parts []wire.Part, at mpix.Place) error {
 		if err != nil {
 			return err
 		}
-		binary.LittleEndian.PutUint64(frame[offNext:], 0)
-		binary.LittleEndian.PutUint64(frame[offBlock:], 0)
-		if last == nil {
-			first = here
-		} else {
-			binary.LittleEndian.PutUint64(last[offNext:], here)
-		}
-		last = frame
+		last, first = link(frame, here, last, first)
 	}
 	if mine != nil {
 		f.loose[c.slot] = mine
@@ -168,6 +168,17 @@ func (f *fleet) unpack(c *chunk, parts []wire.Part, at mpix.Place) error {
 	binary.LittleEndian.PutUint32(own[process.ReplyWorker:], uint32(c.lane.rank))
 	copy(own[process.ReplyBytes:], reply[process.ReplyBytes:process.ReplyBytes+8])
 	return nil
+}
+
+// link chains a frame that lies at an offset to the one before; it returns the last frame and the offset of the first.
+func link(frame []byte, here uint64, last []byte, first uint64) ([]byte, uint64) {
+	binary.LittleEndian.PutUint64(frame[offNext:], 0)
+	binary.LittleEndian.PutUint64(frame[offBlock:], 0)
+	if last == nil {
+		return frame, here
+	}
+	binary.LittleEndian.PutUint64(last[offNext:], here)
+	return frame, first
 }
 
 // drop frees the buffers of a slot's answer that nobody took over.

@@ -214,11 +214,16 @@ func swg_rank_refuse(h int64, code int32, text *C.char, off uint64) int32 {
 }
 
 //export swg_rank_next
-func swg_rank_next(h int64) (rc int64) {
+func swg_rank_next(h int64, answered uint64) (rc int64) {
 	defer guard(&rc)
 	e, ok := handles.get(h)
 	if !ok || e.rank == nil {
 		return badHandle(h)
+	}
+	if answered != 0 {
+		if err := e.rank.Answer(answered); err != nil {
+			return failed(err)
+		}
 	}
 	what, at, err := e.rank.Next()
 	if err != nil {
@@ -230,19 +235,6 @@ func swg_rank_next(h int64) (rc int64) {
 //export swg_rank_look
 func swg_rank_look(h int64) int32 {
 	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Look() }))
-}
-
-//export swg_rank_answer
-func swg_rank_answer(h int64, slot uint64) (rc int32) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.rank == nil {
-		return int32(badHandle(h))
-	}
-	if err := e.rank.Answer(slot); err != nil {
-		return int32(failed(err))
-	}
-	return 0
 }
 
 //export swg_rank_close

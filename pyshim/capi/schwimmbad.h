@@ -114,7 +114,7 @@ typedef struct swg_peer {
 #define SWG_FOUND_KICKED 32
 
 /* What swg_rank_next found, in the lower 4 bits; the others are an offset or a number. */
-#define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at this offset; then swg_rank_answer */
+#define SWG_RANK_CHUNK 1  /* a chunk to run lies in the slot at this offset; it is answered by the next call */
 #define SWG_RANK_OPEN 2   /* a pool begins: set up as the BLOB frame at this offset says (0: as the script said); then swg_rank_hello */
 #define SWG_RANK_CLOSE 3  /* the pool ends */
 #define SWG_RANK_EXIT 4   /* leave */
@@ -213,10 +213,10 @@ int32_t swg_rank_server(int64_t rank, int32_t socket);
 int32_t swg_rank_hello(int64_t rank);
 /* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
 int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);
-/* Wait, about a second at most; returns SWG_RANK_ and what belongs to it. */
-int64_t swg_rank_next(int64_t rank);
+/* Send the answer that lies in the slot `answered` (0: none), then wait, about a second at most; returns SWG_RANK_ and what belongs to
+ * it. */
+int64_t swg_rank_next(int64_t rank, uint64_t answered);
 int32_t swg_rank_look(int64_t rank); /* take in what has come, without waiting: the cancel word of a chunk may be set */
-int32_t swg_rank_answer(int64_t rank, uint64_t slot);
 int32_t swg_rank_close(int64_t rank);
 
 #endif /* SWG_NO_PROTOTYPES */

@@ -119,9 +119,8 @@ SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "swg_rank_server": (_I32, _I64, _I32),
     "swg_rank_hello": (_I32, _I64),
     "swg_rank_refuse": (_I32, _I64, _I32, ctypes.c_char_p, _U64),
-    "swg_rank_next": (_I64, _I64),
+    "swg_rank_next": (_I64, _I64, _U64),
     "swg_rank_look": (_I32, _I64),
-    "swg_rank_answer": (_I32, _I64, _U64),
     "swg_rank_close": (_I32, _I64),
 }
 

@@ -38,7 +38,8 @@ type Link struct {
 	buf   []byte   // short envelopes are received here
 	spare [][]byte // envelopes to be filled again
 	parts []wire.Part
-	since int64 // when the present wait began, 0: it has not
+	now   incoming // the message that is being opened
+	since int64    // when the present wait began, 0: it has not
 }
 
 // outbox is what waits for Flush, in order.
@@ -68,9 +69,11 @@ type incoming struct {
 	msg    wire.Message
 	parts  []wire.Part
 	at     Place
-	scrap  bool // nobody wants it: the memory is ours
-	parcel parcel
+	scrap  bool    // nobody wants it: the memory is ours
+	parcel *parcel // of its long parts; nil: it has none
 }
+
+func (x *incoming) whole() bool { return x.parcel == nil || x.parcel.left == 0 }
 
 // NewLink makes the end of this process.
 func NewLink(c *Comm, to Receiver) *Link {
@@ -289,12 +292,22 @@ func (l *Link) open(src int, b []byte) error {
 			return fmt.Errorf("a message from rank %d: %w", src, err)
 		}
 		l.parts = parts
-		x := &incoming{msg: m, parts: append([]wire.Part(nil), parts...)}
+		x := &l.now // most messages are whole at once, and are handed on from here
+		*x = incoming{msg: m, parts: parts}
 		if err := l.fill(src, x, b[wire.MessageSize+len(parts)*wire.PartSize:size]); err != nil {
 			return err
 		}
 		b = b[size:]
-		box.waiting = append(box.waiting, x)
+		if x.whole() && len(box.waiting) == 0 {
+			if err := l.hand(src, x); err != nil {
+				return err
+			}
+			continue
+		}
+		later := new(incoming)
+		*later = *x
+		later.parts = append([]wire.Part(nil), parts...)
+		box.waiting = append(box.waiting, later)
 		if err := l.deliver(src); err != nil {
 			return err
 		}
@@ -320,9 +333,12 @@ func (l *Link) fill(src int, x *incoming, inline []byte) error {
 			inline = inline[min(int(p.Length+7)&^7, len(inline)):]
 			continue
 		}
+		if x.parcel == nil {
+			x.parcel = &parcel{}
+		}
 		for len(dst) > 0 {
 			n := min(len(dst), segment)
-			if err := l.irecv(dst[:n], src, tagBulk, &x.parcel); err != nil {
+			if err := l.irecv(dst[:n], src, tagBulk, x.parcel); err != nil {
 				return err
 			}
 			dst = dst[n:]
@@ -334,21 +350,26 @@ func (l *Link) fill(src int, x *incoming, inline []byte) error {
 // deliver hands on what is complete, in order.
 func (l *Link) deliver(src int) error {
 	box := &l.in[src]
-	for len(box.waiting) > 0 && box.waiting[0].parcel.left == 0 {
+	for len(box.waiting) > 0 && box.waiting[0].whole() {
 		x := box.waiting[0]
 		box.waiting[0] = nil
 		if box.waiting = box.waiting[1:]; len(box.waiting) == 0 {
 			box.waiting = nil
 		}
-		if x.scrap {
-			release(x.at.Mem)
-			continue
-		}
-		if err := l.to.Take(src, &x.msg, x.parts, x.at); err != nil {
+		if err := l.hand(src, x); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// hand gives a whole message to the receiver.
+func (l *Link) hand(src int, x *incoming) error {
+	if x.scrap {
+		release(x.at.Mem)
+		return nil
+	}
+	return l.to.Take(src, &x.msg, x.parts, x.at)
 }
 
 // Free gives back what the link holds. Operations under way keep their memory: MPI may still write there.
