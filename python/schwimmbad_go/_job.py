@@ -217,11 +217,11 @@ class Job:
         if slot:
             if not flags:
                 at = L.WORD.unpack_from(arena, slot + L.REPLY_SEGMENTS)[0]
-                frame = L.FRAME.unpack_from(arena, at)
-                if not (frame[2] or frame[3] or frame[4] or frame[13]):  # one plain pickle: most chunks of a small map
+                kind, marks, nbuf, nbytes, following = L.RESULTS.unpack_from(arena, at)
+                if not (kind or marks or nbuf or following):  # one plain pickle: most chunks of a small map
                     start = at + L.FRAME_SIZE
                     try:
-                        values = pickle.loads(arena[start : start + frame[10]])
+                        values = pickle.loads(arena[start : start + nbytes])
                     except BaseException:  # user code runs while unpickling; below it is found out whose result it is
                         values = []
                     if values:

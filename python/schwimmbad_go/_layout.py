@@ -16,6 +16,7 @@ PAGE_SHIFT: Final = 12
 # Frame header: magic, type, kind, flags, nbuf, job, chunk, first, count, block, nbytes, func, nanos, next, block_off, extra.
 FRAME: Final = struct.Struct("<4sHHIIQQQIIQQQQQQ")
 FRAME_SIZE: Final = 96
+RESULTS: Final = struct.Struct("<6xHII32xQ16xQ")  # of that, what a reader needs first: kind, flags, nbuf, nbytes, next
 TABLE: Final = struct.Struct("<QQ")  # one entry of the buffer table: offset, length
 RECORD: Final = struct.Struct("<II")  # page of the slot, generation of the chunk
 WORD: Final = struct.Struct("<Q")

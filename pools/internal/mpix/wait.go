@@ -22,6 +22,7 @@ package mpix
 #endif
 
 #define X_TRANSFER 2000000000 // ns: some times what a segment takes
+#define X_PIECE 50000         // ns: at some 256 KiB a look that is 5 GB/s; shorter pauses take the CPU from whoever copies
 
 typedef struct { int64_t spin, floor, cap, idle_after, idle_cap; } x_tune;
 typedef struct { int message, done, ready, signal, dead, rc; } x_event;
@@ -84,7 +85,7 @@ static void x_wait(MPI_Comm comm, int tag, MPI_Request *rs, int nr, int *idx, st
             if (pause > cap) pause = cap;
             // A long message moves in pieces, some at each call, and says nothing until it is through. A send that waits for a busy
             // rank looks the same: so not for ever.
-            if (nr && idle < X_TRANSFER) pause = t->floor;
+            if (nr && idle < X_TRANSFER && pause > X_PIECE) pause = X_PIECE;
             if (timeout >= 0 && pause > start + timeout - now) pause = start + timeout - now;
             // The default slack makes a sleep of 1 us last 73 us.
             if (slack < 0 && (slack = x_slack(-1)) >= 0) x_slack(1);
