@@ -211,8 +211,11 @@ func (c *Comm) Exit(ms int) (int, error) {
 			c.link.Send(0, wire.Message{Kind: wire.MsgBye}, nil, nil)
 		}
 		left, err := c.drain(end)
-		if left == 0 && c.client != nil {
-			c.client.Close()
+		if left == 0 {
+			if c.client != nil {
+				c.client.Close()
+			}
+			c.link.Free()
 		}
 		return left, err
 	}
@@ -242,12 +245,16 @@ func (c *Comm) Exit(ms int) (int, error) {
 		}
 	}
 	left, err := c.drain(end)
-	if c.server == nil || err != nil {
+	if err != nil {
 		return left, err
 	}
-	left = c.server.Left(time.Duration(end - process.Monotonic()))
+	if c.server != nil {
+		if left = c.server.Left(time.Duration(end - process.Monotonic())); left == 0 {
+			c.server.Close()
+		}
+	}
 	if left == 0 {
-		c.server.Close()
+		c.link.Free()
 	}
 	return left, nil
 }

@@ -59,7 +59,7 @@ type Engine struct {
 
 // Go's runtime opens an epoll instance and an eventfd when it first needs a timer, which its own background work may do at any
 // moment, and keeps them. Here it does so with the first engine, so that who counts descriptors finds the same number after each.
-var openPoller = sync.OnceFunc(func() { time.Sleep(1) })
+var openPoller = sync.OnceFunc(func() { time.Sleep(time.Nanosecond) })
 
 // OpenEngine makes an engine; no worker is started yet.
 func OpenEngine(cfg EngineConfig) (*Engine, error) {

@@ -223,7 +223,7 @@ class MPIPool(BasePool):
                     raise OneProcess(_diagnosis(job.library) if alone else "comm has this rank only: pass one with more, or none")
                 _ranks.check_free(job, comm)
                 link = _ranks.Link(job, comm, beside, zygote, local)
-            except BaseException:
+            except BaseException:  # a refusal or Ctrl-C: no process may stay behind
                 if zygote is not None:
                     zygote.close()
                 raise

@@ -28,6 +28,7 @@ const (
 	dialLimit  = 2 * time.Second  // a firewall that drops packets must not hold up the job for longer
 	keepAlive  = 15 * time.Second // after which the network is asked whether a silent peer is still there
 	helloLimit = 10 * time.Second
+	welcome    = 'w'
 	bye        = 'b'
 )
 
@@ -117,6 +118,7 @@ func (s *Server) watch(c net.Conn) {
 		return
 	}
 	s.conns[rank] = c
+	_, _ = c.Write([]byte{welcome}) // if it is gone already, the read below says so
 	s.mu.Unlock()
 	clean := endsCleanly(c)
 	s.mu.Lock()
@@ -193,7 +195,7 @@ func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Clie
 			errs = append(errs, err)
 			continue
 		}
-		if _, err := c.Write(hello); err != nil {
+		if err := introduce(c, hello); err != nil {
 			_ = c.Close()
 			errs = append(errs, err)
 			continue
@@ -212,6 +214,24 @@ func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Clie
 		return k, nil
 	}
 	return nil, fmt.Errorf("lifeline: %w", errors.Join(errs...))
+}
+
+// introduce tells the master who has connected, and waits until it knows: a master that ends before would not say goodbye.
+func introduce(c net.Conn, hello []byte) error {
+	if _, err := c.Write(hello); err != nil {
+		return err
+	}
+	if err := c.SetReadDeadline(time.Now().Add(helloLimit)); err != nil {
+		return err
+	}
+	var b [1]byte
+	if _, err := io.ReadFull(c, b[:]); err != nil {
+		return err
+	}
+	if b[0] != welcome {
+		return fmt.Errorf("%s answers as no master does", c.RemoteAddr())
+	}
+	return c.SetReadDeadline(time.Time{})
 }
 
 // Close says goodbye to the master.

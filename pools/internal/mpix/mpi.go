@@ -18,7 +18,6 @@ static MPI_Comm x_comm(int f) { return MPI_Comm_f2c((MPI_Fint)f); }
 static int x_idup(MPI_Comm c, MPI_Comm *d, MPI_Request *r) { return MPI_Comm_idup(c, d, r); }
 static int x_test(MPI_Request *r, int *flag) { return MPI_Test(r, flag, MPI_STATUS_IGNORE); }
 static int x_returns(MPI_Comm c) { return MPI_Comm_set_errhandler(c, MPI_ERRORS_RETURN); }
-static int x_free(MPI_Comm *c) { return MPI_Comm_free(c); }
 static int x_bcast(void *p, int n, MPI_Comm c) { return MPI_Bcast(p, n, MPI_BYTE, 0, c); }
 // here: ranks on this node. The result is 1 everywhere if they are all there are, else 0.
 static int x_node(MPI_Comm c, int *yes, int *ranks) {
@@ -201,15 +200,4 @@ func (c *Comm) Tell(b []byte) error {
 	err := check("MPI_Bcast", C.x_bcast(pointer(mem), C.int(len(mem)), c.comm))
 	copy(b, mem)
 	return err
-}
-
-// Free gives the communicator back, unless MPI has been finalized, which did so.
-func (c *Comm) Free() {
-	if c.done && c.mem != nil && C.x_finalized() == 0 {
-		_ = check("MPI_Comm_free", C.x_free(&c.mem.comm)) // at the end of a run nobody can act on its failure
-	}
-	if c.mem != nil && c.done {
-		C.free(unsafe.Pointer(c.mem))
-		c.mem = nil
-	}
 }

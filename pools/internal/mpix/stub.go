@@ -41,9 +41,6 @@ func (c *Comm) Node() (int, bool, error) { return 0, false, ErrNoMPI }
 // Tell gives all ranks what rank 0 has.
 func (c *Comm) Tell([]byte) error { return ErrNoMPI }
 
-// Free gives the communicator back.
-func (c *Comm) Free() {}
-
 // Link is the sending and receiving end of one process.
 type Link struct{ Dead *Flag }
 
