@@ -9,6 +9,7 @@ import (
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/nh"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
 )
@@ -41,6 +42,7 @@ type Engine struct {
 	frame   wire.Frame // scratch
 	leading bool       // some thread is in the transport's Wait
 	helper  helper
+	digests map[uint64][]nh.Sum // of ranges that were found equal to something, by offset
 	awake   awake
 	failure error // workers cannot be started: told to every caller until the next Begin
 	failOff uint64
@@ -70,7 +72,7 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 		return nil, fail(CodeArgument, "tasks per worker must be between 0 and 2147483647, not %d", cfg.MaxTasks)
 	}
 	openPoller()
-	e := &Engine{cfg: cfg, total: cfg.Workers, jobs: make(map[dispatch.JobID]*job), losses: make(map[uint64]loss)}
+	e := &Engine{cfg: cfg, total: cfg.Workers, jobs: make(map[dispatch.JobID]*job), losses: make(map[uint64]loss), digests: make(map[uint64][]nh.Sum)}
 	plan := dispatch.Config{Workers: cfg.Workers}
 	if cfg.Comm != nil {
 		var err error

@@ -28,6 +28,7 @@ func (e *Engine) FreeRange(off uint64) error {
 	if e.freed {
 		return nil
 	}
+	e.changed(off, 1)
 	if e.fleet != nil {
 		if e.fleet.stamps[off] == 0 {
 			return fail(CodeArgument, "offset %d was not allocated", off)
@@ -42,13 +43,15 @@ func (e *Engine) FreeRange(off uint64) error {
 	return nil
 }
 
-// Same compares a range of the arena with memory of the caller, without the engine's lock: 10 MB take 0.2 to 0.4 ms.
+// Same compares a range of the arena with memory of the caller. Nothing but Copy may have written into the range since it was
+// allocated. Cost: 10 MB take 0.35 to 0.7 ms the first time and 0.25 to 0.5 from then on (see package nh), in which the engine goes
+// on.
 func (e *Engine) Same(off uint64, p unsafe.Pointer, n uint64) bool {
 	mem := e.tr.Mem()
 	if off > uint64(len(mem)) || n > uint64(len(mem))-off {
 		return false
 	}
-	return n == 0 || e.helper.equal(mem[off:off+n], unsafe.Slice((*byte)(p), n))
+	return n == 0 || e.same(off, mem[off:off+n], unsafe.Slice((*byte)(p), n))
 }
 
 // Copy writes memory of the caller into a range of the arena, without the engine's lock.
@@ -57,6 +60,9 @@ func (e *Engine) Copy(off uint64, p unsafe.Pointer, n uint64) error {
 	if off > uint64(len(mem)) || n > uint64(len(mem))-off {
 		return fail(CodeArgument, "range %d+%d lies outside the arena", off, n)
 	}
+	e.mu.Lock()
+	e.changed(off, n)
+	e.mu.Unlock()
 	if n > 0 {
 		copy(mem[off:off+n], unsafe.Slice((*byte)(p), n))
 	}

@@ -153,7 +153,9 @@ int32_t swg_free(int64_t pool);
 /* Ranges of the arena for blobs (functions and objects that many chunks share). */
 int64_t swg_alloc(int64_t pool, uint64_t bytes);
 int32_t swg_release(int64_t pool, uint64_t offset);
-int32_t swg_same(int64_t pool, uint64_t offset, const void *data, uint64_t bytes); /* 1 equal, 0 different */
+/* Whether a range has these bytes: 1 equal, 0 different. Nothing but swg_copy may have written into it since swg_alloc: what was found
+   equal once is known by digests, which miss a change with a probability of at most 2^-64. */
+int32_t swg_same(int64_t pool, uint64_t offset, const void *data, uint64_t bytes);
 int32_t swg_copy(int64_t pool, uint64_t offset, const void *data, uint64_t bytes);
 
 /* One port per thread that maps; returns its handle and where its exchange area lies in the arena. */
