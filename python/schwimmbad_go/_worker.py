@@ -22,6 +22,7 @@ from typing import Any, Final, NoReturn
 
 from . import _errors, _payload
 from . import _layout as L
+from ._maps import Mappings
 from ._reply import Chunk, Heap
 
 # Results are written out when this much time has passed since the last time: what a crash can cost is the work of
@@ -81,8 +82,7 @@ class Functions:
         self.channel = channel
         self.job = self.serial = 0
         self.func: Any = None
-        self.maps: dict[int, mmap.mmap] = {}
-        self.zombies: list[mmap.mmap] = []  # a view of the user's outlived its job
+        self.maps = Mappings(channel.memory)
 
     def get(self, job: int, serial: int, at: int, flags: int) -> Callable[..., Any]:
         """The function of a job."""
@@ -109,27 +109,15 @@ class Functions:
         self.job = job
         self.func = None
         self.serial = 0
-        self.zombies += self.maps.values()
-        self.maps = {}
-        kept = []
-        for m in self.zombies:
-            try:
-                m.close()
-            except BufferError:  # the user's code still holds a view: it stays valid, its memory stays ours
-                kept.append(m)
-        self.zombies = kept
-        if not kept:
+        self.maps.turn()
+        if not self.maps:
             L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, 0)
 
     def buffer(self, at: int, nbytes: int) -> memoryview:
         """A private, writable view of shared bytes: changes stay in this worker and end with the job."""
-        m = self.maps.get(at)
-        if m is None:
-            if not self.maps and not self.zombies:
-                L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, self.job)
-            m = mmap.mmap(self.channel.memory, nbytes, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=at)
-            self.maps[at] = m
-        return memoryview(m)
+        if not self.maps:
+            L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, self.job)
+        return self.maps.get(at, nbytes)
 
 
 def serve(channel: Channel) -> NoReturn:
