@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import gobuild
+from swgbuild import mpi as mpi_headers
+from swgbuild.project import ToolMissing
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGE_SECONDS = 900  # a hang must end the stage, not the machine's patience
@@ -156,10 +157,10 @@ def with_mpi(*command: str) -> Callable[[], tuple[int, Counts]]:
 
     def run() -> tuple[int, Counts]:
         failed = 0
-        for family in gobuild.MPI_TITLES:
+        for family in mpi_headers.MPI_TITLES:
             try:
-                headers = gobuild.find_headers(family)
-            except gobuild.ToolMissing as error:
+                headers = mpi_headers.find_headers(family)
+            except ToolMissing as error:
                 print(f"skipped: {error}", flush=True)
                 continue
             failed = plain(*command, CGO_CFLAGS=f"'-I{headers.directory}' -O2")()[0] or failed

@@ -20,10 +20,10 @@ def headers(family: str) -> str:
     """Directory of the family's mpi.h, as the build finds it."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
-        import gobuild
+        from swgbuild import mpi
     finally:
         sys.path.pop(0)
-    return str(gobuild.find_headers(family).directory)
+    return str(mpi.find_headers(family).directory)
 
 
 @pytest.mark.slow

@@ -1,32 +1,21 @@
-"""Fixtures: the build tool as a module, and one sdist and wheel for all tests of a run."""
+"""Fixtures: the build tools importable, and one sdist and wheel for all tests of a run."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
 from commands import run
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))  # for `swgbuild`, which is not installed
 
 
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
-
-
-@pytest.fixture(scope="session")
-def gobuild() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("gobuild_under_test", ROOT / "tools" / "gobuild.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # NamedTuple looks its module up
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -9,11 +9,11 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 from commands import run
+from swgbuild import build, compiling, mpi, project, toolchain
 
 FAMILIES = ("openmpi", "mpich")
 HEADERS = {
@@ -32,16 +32,16 @@ def put(directory: Path, kind: str) -> Path:
 
 
 @pytest.fixture
-def bare(gobuild: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A machine without any MPI: an empty PATH and Python environment, and nothing in the distribution's places."""
     (tmp_path / "bin").mkdir()
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
     for family in FAMILIES:
-        monkeypatch.delenv(gobuild.include_variable(family), raising=False)
+        monkeypatch.delenv(mpi.include_variable(family), raising=False)
     monkeypatch.delenv("SWG_MPI", raising=False)
-    read = gobuild.read_header
-    monkeypatch.setattr(gobuild, "read_header", lambda directory: read(directory) if directory.is_relative_to(tmp_path) else None)
+    read = mpi.read_header
+    monkeypatch.setattr(mpi, "read_header", lambda directory: read(directory) if directory.is_relative_to(tmp_path) else None)
     return tmp_path
 
 
@@ -58,54 +58,54 @@ def wrapper(path: Path, open_mpi: str, mpich: str) -> None:
 
 
 @pytest.mark.parametrize(("kind", "family"), [("openmpi", "openmpi"), ("mpich", "mpich"), ("intel", "mpich"), ("other", None)])
-def test_family_is_read_from_the_header(gobuild: ModuleType, tmp_path: Path, kind: str, family: str | None) -> None:
-    assert gobuild.read_header(put(tmp_path, kind)) == (None if family is None else (family, RELEASES[kind]))
+def test_family_is_read_from_the_header(tmp_path: Path, kind: str, family: str | None) -> None:
+    assert mpi.read_header(put(tmp_path, kind)) == (None if family is None else (family, RELEASES[kind]))
 
 
-def test_directory_without_header(gobuild: ModuleType, tmp_path: Path) -> None:
-    assert gobuild.read_header(tmp_path) is None
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_nothing_found_says_what_to_install(gobuild: ModuleType, bare: Path, family: str) -> None:
-    with pytest.raises(gobuild.ToolMissing, match=f"lib{family}-dev.*SCHWIMMBAD_GO_{family.upper()}_INCLUDE"):
-        gobuild.find_headers(family)
-    assert gobuild.missing_mpi() == list(FAMILIES)
+def test_directory_without_header(tmp_path: Path) -> None:
+    assert mpi.read_header(tmp_path) is None
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_directory_named_by_the_user_comes_first(gobuild: ModuleType, bare: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
+def test_nothing_found_says_what_to_install(bare: Path, family: str) -> None:
+    with pytest.raises(project.ToolMissing, match=f"lib{family}-dev.*SCHWIMMBAD_GO_{family.upper()}_INCLUDE"):
+        mpi.find_headers(family)
+    assert mpi.missing_mpi() == list(FAMILIES)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_directory_named_by_the_user_comes_first(bare: Path, monkeypatch: pytest.MonkeyPatch, family: str) -> None:
     put(bare / "env/include", family)
     chosen = put(bare / "with space", family)
-    monkeypatch.setenv(gobuild.include_variable(family), str(chosen))
-    assert gobuild.find_headers(family).directory == chosen
+    monkeypatch.setenv(mpi.include_variable(family), str(chosen))
+    assert mpi.find_headers(family).directory == chosen
 
 
-def test_directory_named_by_the_user_is_never_passed_over(gobuild: ModuleType, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directory_named_by_the_user_is_never_passed_over(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(bare / "env/include", "mpich")
     for content in (bare / "nothing", put(bare / "other family", "openmpi")):
         monkeypatch.setenv("SCHWIMMBAD_GO_MPICH_INCLUDE", str(content))
-        with pytest.raises(gobuild.BuildError, match="SCHWIMMBAD_GO_MPICH_INCLUDE.*no mpi.h of MPICH"):
-            gobuild.find_headers("mpich")
+        with pytest.raises(project.BuildError, match="SCHWIMMBAD_GO_MPICH_INCLUDE.*no mpi.h of MPICH"):
+            mpi.find_headers("mpich")
 
 
-def test_wheel_in_the_python_environment_is_found(gobuild: ModuleType, bare: Path) -> None:
+def test_wheel_in_the_python_environment_is_found(bare: Path) -> None:
     include = put(bare / "env/include", "mpich")
-    assert gobuild.find_headers("mpich") == (include, "5.0.2", "the Python environment")
-    assert gobuild.missing_mpi() == ["openmpi"]
+    assert mpi.find_headers("mpich") == (include, "5.0.2", "the Python environment")
+    assert mpi.missing_mpi() == ["openmpi"]
 
 
-def test_compiler_wrappers_are_asked_in_their_own_words(gobuild: ModuleType, bare: Path) -> None:
+def test_compiler_wrappers_are_asked_in_their_own_words(bare: Path) -> None:
     open_mpi, mpich = put(bare / "o", "openmpi"), put(bare / "m", "mpich")
     wrapper(bare / "bin/mpicc", f"{open_mpi} {open_mpi}/openmpi", "")
     wrapper(bare / "bin/mpicc.mpich", "", f"gcc -Wl,-z,relro -I{mpich} -L/x -lmpich")
-    assert gobuild.find_headers("openmpi") == (open_mpi, "5.0.11", "mpicc")
-    assert gobuild.find_headers("mpich") == (mpich, "5.0.2", "mpicc.mpich")
+    assert mpi.find_headers("openmpi") == (open_mpi, "5.0.11", "mpicc")
+    assert mpi.find_headers("mpich") == (mpich, "5.0.2", "mpicc.mpich")
 
 
-def test_wrapper_that_talks_nonsense_is_passed_over(gobuild: ModuleType, bare: Path) -> None:
+def test_wrapper_that_talks_nonsense_is_passed_over(bare: Path) -> None:
     wrapper(bare / "bin/mpicc", "it isn't here", "-I")
-    assert gobuild.missing_mpi() == list(FAMILIES)
+    assert mpi.missing_mpi() == list(FAMILIES)
 
 
 @pytest.mark.parametrize(
@@ -118,37 +118,38 @@ def test_wrapper_that_talks_nonsense_is_passed_over(gobuild: ModuleType, bare: P
         ("openmpi, mpich", {"openmpi": True, "mpich": True}),
     ],
 )
-def test_families_asked_for(gobuild: ModuleType, bare: Path, monkeypatch: pytest.MonkeyPatch, value: str, wanted: dict[str, bool]) -> None:
+def test_families_asked_for(bare: Path, monkeypatch: pytest.MonkeyPatch, value: str, wanted: dict[str, bool]) -> None:
     monkeypatch.setenv("SWG_MPI", value)
-    assert gobuild.mpi_wanted() == wanted
+    assert mpi.mpi_wanted() == wanted
 
 
-def test_unknown_family_is_an_error(gobuild: ModuleType, bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_family_is_an_error(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SWG_MPI", "openmpi,lam")
-    with pytest.raises(gobuild.BuildError, match="'lam'"):
-        gobuild.mpi_wanted()
+    with pytest.raises(project.BuildError, match="'lam'"):
+        mpi.mpi_wanted()
 
 
 # --- left out -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def quick(gobuild: ModuleType, bare: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def quick(bare: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """`build` without tools: names the variants that it would compile; those in the file `broken` do not compile."""
     compiled: list[str] = []
 
     def compile_(variant: Any, *rest: Any) -> Path:
         compiled.append(variant.name)
         if (bare / "broken").exists() and variant.family:
-            raise gobuild.BuildError("the compiler's complaint")
+            raise project.BuildError("the compiler's complaint")
         target: Path = rest[-1] / variant.filename
         target.write_text(variant.name)
         return target
 
-    monkeypatch.setattr(gobuild, "find_go", lambda root: gobuild.Go("go", "go1.26.8"))
-    monkeypatch.setattr(gobuild, "find_compiler", lambda: gobuild.Compiler(("cc",), "cc 1"))
-    monkeypatch.setattr(gobuild, "_compile", compile_)
-    monkeypatch.setattr(gobuild, "_stubs", lambda *rest: bare)
+    monkeypatch.setattr(toolchain, "find_go", lambda root: toolchain.Go("go", "go1.26.8"))
+    monkeypatch.setattr(toolchain, "find_compiler", lambda: toolchain.Compiler(("cc",), "cc 1"))
+    monkeypatch.setattr(compiling, "compile_library", compile_)
+    monkeypatch.setattr(build, "has_command", lambda root: False)
+    monkeypatch.setattr(mpi, "stubs", lambda *rest: bare)
     return compiled
 
 
@@ -156,12 +157,12 @@ def information(out: Path) -> dict[str, Any]:
     return runpy.run_path(str(out / "_build_info.py"))
 
 
-def test_missing_header_is_a_note_and_no_error(gobuild: ModuleType, bare: Path, quick: list[str], tmp_path: Path) -> None:
+def test_missing_header_is_a_note_and_no_error(bare: Path, quick: list[str], tmp_path: Path) -> None:
     put(bare / "env/include", "mpich")
     stale = tmp_path / "out/_lib/libschwimmbad_openmpi.so"
     stale.parent.mkdir(parents=True)
     stale.touch()
-    made = gobuild.build(tmp_path / "out")
+    made = build.build(tmp_path / "out")
     assert quick == ["core", "mpich"]
     assert "_lib/libschwimmbad_mpich.so" in made.files and "_lib/libschwimmbad_openmpi.so" not in made.files
     assert not stale.exists(), "a library of an older build stayed"
@@ -172,51 +173,51 @@ def test_missing_header_is_a_note_and_no_error(gobuild: ModuleType, bare: Path, 
     assert "no mpi.h of Open MPI found" in made.skipped["openmpi"]
 
 
-def test_missing_header_is_an_error_where_it_is_required(gobuild: ModuleType, bare: Path, quick: list[str], tmp_path: Path,
+def test_missing_header_is_an_error_where_it_is_required(bare: Path, quick: list[str], tmp_path: Path,
                                                          monkeypatch: pytest.MonkeyPatch) -> None:
     put(bare / "env/include", "mpich")
-    with pytest.raises(gobuild.BuildError, match="no mpi.h of Open MPI"):
-        gobuild.build(tmp_path / "out", require_mpi=True)
+    with pytest.raises(project.BuildError, match="no mpi.h of Open MPI"):
+        build.build(tmp_path / "out", require_mpi=True)
     monkeypatch.setenv("SWG_MPI", "openmpi")
-    with pytest.raises(gobuild.BuildError, match="no mpi.h of Open MPI"):
-        gobuild.build(tmp_path / "out")
+    with pytest.raises(project.BuildError, match="no mpi.h of Open MPI"):
+        build.build(tmp_path / "out")
     assert not (tmp_path / "out").exists(), "half a build was left behind"
     monkeypatch.setenv("SWG_MPI", "mpich")
-    assert gobuild.build(tmp_path / "out").skipped == {"openmpi": "not asked for by $SWG_MPI"}
+    assert build.build(tmp_path / "out").skipped == {"openmpi": "not asked for by $SWG_MPI"}
 
 
-def test_header_that_does_not_compile_spares_the_other_pools(gobuild: ModuleType, bare: Path, quick: list[str], tmp_path: Path,
+def test_header_that_does_not_compile_spares_the_other_pools(bare: Path, quick: list[str], tmp_path: Path,
                                                              monkeypatch: pytest.MonkeyPatch) -> None:
     put(bare / "env/include", "mpich")
     (bare / "broken").touch()
-    assert gobuild.build(tmp_path / "out").skipped["mpich"] == "the compiler's complaint"
+    assert build.build(tmp_path / "out").skipped["mpich"] == "the compiler's complaint"
     monkeypatch.setenv("SCHWIMMBAD_GO_MPICH_INCLUDE", str(bare / "env/include"))  # asked for by name: an error
-    with pytest.raises(gobuild.BuildError, match="the compiler's complaint"):
-        gobuild.build(tmp_path / "out")
+    with pytest.raises(project.BuildError, match="the compiler's complaint"):
+        build.build(tmp_path / "out")
 
 
-def test_wrong_directory_named_by_the_user_fails_the_build(gobuild: ModuleType, bare: Path, quick: list[str], tmp_path: Path,
+def test_wrong_directory_named_by_the_user_fails_the_build(bare: Path, quick: list[str], tmp_path: Path,
                                                            monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCHWIMMBAD_GO_MPICH_INCLUDE", str(put(bare / "other family", "openmpi")))
-    with pytest.raises(gobuild.BuildError, match="SCHWIMMBAD_GO_MPICH_INCLUDE"):
-        gobuild.build(tmp_path / "out")
+    with pytest.raises(project.BuildError, match="SCHWIMMBAD_GO_MPICH_INCLUDE"):
+        build.build(tmp_path / "out")
 
 
 # --- what was built -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("tags", "cgo"), [("", "1"), ("mpi", "0")])
-def test_gompi_is_reached_with_the_tag_and_cgo_only(root: Path, gobuild: ModuleType, tags: str, cgo: str) -> None:
+def test_gompi_is_reached_with_the_tag_and_cgo_only(root: Path, tags: str, cgo: str) -> None:
     """It does not compile without mpi.h, and `go build ./...` must work everywhere."""
-    go = gobuild.find_go().path
+    go = toolchain.find_go().path
     done = run(go, "list", "-deps", f"-tags={tags}", "./...", cwd=root, env={"CGO_ENABLED": cgo})
     assert "github.com/sbromberger/gompi" not in done.stdout.split()
 
 
 @pytest.fixture(params=FAMILIES)
-def library(request: pytest.FixtureRequest, gobuild: ModuleType, unpacked: Path) -> Path:
+def library(request: pytest.FixtureRequest, unpacked: Path) -> Path:
     """Each MPI library of the wheel, where this machine has the header for it."""
-    if request.param in gobuild.missing_mpi():
+    if request.param in mpi.missing_mpi():
         pytest.skip(f"no mpi.h of {request.param}")
     return unpacked / f"schwimmbad_go/_lib/libschwimmbad_{request.param}.so"
 
@@ -266,9 +267,9 @@ def test_library_without_libmpi_does_not_load(library: Path) -> None:
 
 
 @pytest.mark.slow
-def test_build_information_in_the_wheel(unpacked: Path, gobuild: ModuleType) -> None:
+def test_build_information_in_the_wheel(unpacked: Path) -> None:
     info = information(unpacked / "schwimmbad_go")
-    absent = gobuild.missing_mpi()
+    absent = mpi.missing_mpi()
     assert set(info["SKIPPED"]) == set(absent)
     assert set(info["MPI"]) == set(FAMILIES) - set(absent)
     for filename in info["LIBRARIES"].values():
@@ -276,18 +277,18 @@ def test_build_information_in_the_wheel(unpacked: Path, gobuild: ModuleType) -> 
 
 
 @pytest.mark.slow
-def test_licence_of_gompi_travels_in_full(unpacked: Path, gobuild: ModuleType, root: Path) -> None:
+def test_licence_of_gompi_travels_in_full(unpacked: Path, root: Path) -> None:
     (text,) = [path.read_text() for path in unpacked.glob("*.dist-info/licenses/licenses/gompi.txt")]
     assert "Redistribution in any form with modification is expressly prohibited." in text
-    source = run(gobuild.find_go().path, "mod", "download", "-json", "github.com/sbromberger/gompi", cwd=root)
+    source = run(toolchain.find_go().path, "mod", "download", "-json", "github.com/sbromberger/gompi", cwd=root)
     directory = source.stdout.partition('"Dir": "')[2].partition('"')[0]
     assert text == Path(directory, "LICENSE.md").read_text()
 
 
-def test_empty_archive_is_one(gobuild: ModuleType, tmp_path: Path) -> None:
+def test_empty_archive_is_one(tmp_path: Path) -> None:
     """A program that is linked against it has no NEEDED entry for it."""
-    compiler = gobuild.find_compiler().command
-    (tmp_path / "libmpi.a").write_bytes(gobuild.EMPTY_ARCHIVE)
+    compiler = toolchain.find_compiler().command
+    (tmp_path / "libmpi.a").write_bytes(mpi.EMPTY_ARCHIVE)
     (tmp_path / "x.c").write_text("int f(void) { return 3; }\n")
     run(*compiler, "-shared", "-fPIC", f"-L{tmp_path}", "-o", tmp_path / "x.so", tmp_path / "x.c", "-lmpi", cwd=tmp_path)
     assert ctypes.CDLL(str(tmp_path / "x.so")).f() == 3

@@ -8,11 +8,11 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
 from commands import SECONDS, run
+from swgbuild import project
 
 pytestmark = pytest.mark.slow
 
@@ -54,10 +54,10 @@ def test_editable_install_builds_into_the_tree(sdist: Path, tmp_path: Path) -> N
         assert archive_.read(pth).decode().split() == [str(tree / "python")]
 
 
-def test_tag_that_promises_an_older_glibc_than_needed_is_refused(root: Path, gobuild: ModuleType, tmp_path: Path) -> None:
+def test_tag_that_promises_an_older_glibc_than_needed_is_refused(root: Path, tmp_path: Path) -> None:
     if sys.platform != "linux":
         pytest.skip("manylinux tags are for Linux")
-    tag = f"manylinux_2_1_{gobuild.machine()}"
+    tag = f"manylinux_2_1_{project.machine()}"
     script = "import sys; from hatchling.build import build_wheel; build_wheel(sys.argv[1])"
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)],

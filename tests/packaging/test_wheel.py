@@ -9,11 +9,11 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
-from types import ModuleType
 from zipfile import ZipFile
 
 import pytest
 from commands import run
+from swgbuild import project, toolchain
 
 pytestmark = pytest.mark.slow
 
@@ -45,17 +45,17 @@ def test_record_lists_the_files_that_matter_and_no_other_than_the_files_there(wh
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".go"))]
 
 
-def test_each_module_linked_into_a_library_has_its_licence_here(root: Path, gobuild: ModuleType) -> None:
+def test_each_module_linked_into_a_library_has_its_licence_here(root: Path) -> None:
     template = "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}"
-    done = run(gobuild.find_go().path, "list", "-tags=mpi", "-deps", "-f", template, "./pyshim/capi", cwd=root, env={"CGO_ENABLED": "1"})
+    done = run(toolchain.find_go().path, "list", "-tags=mpi", "-deps", "-f", template, "./pyshim/capi", cwd=root, env={"CGO_ENABLED": "1"})
     # github.com/owner/NAME, with /v2 and so on after it
     names = {module.split("/")[2] for module in done.stdout.split()}
     assert "gompi" in names
     assert names <= {path.stem for path in (root / "licenses").glob("*.txt")}
 
 
-def test_version_is_the_same_everywhere(root: Path, gobuild: ModuleType, unpacked: Path) -> None:
-    version = gobuild.project_version(root)
+def test_version_is_the_same_everywhere(root: Path, unpacked: Path) -> None:
+    version = project.project_version(root)
     assert [p.name for p in unpacked.glob("*.dist-info")] == [f"schwimmbad_go-{version}.dist-info"]
     script = (
         "import ctypes, schwimmbad_go\n"
@@ -77,8 +77,8 @@ def test_library_exports_each_function_of_the_header(unpacked: Path) -> None:
 
 
 @pytest.mark.parametrize("language", ["c", "c++"])
-def test_header_compiles_on_its_own(unpacked: Path, gobuild: ModuleType, language: str) -> None:
-    compiler = gobuild.find_compiler().command
+def test_header_compiles_on_its_own(unpacked: Path, language: str) -> None:
+    compiler = toolchain.find_compiler().command
     flags = ("-fsyntax-only", "-Wall", "-Wextra", "-Wpedantic", "-Werror")
     if language == "c++" and subprocess.run([*compiler, "-x", "c++", "-fsyntax-only", "-"], input="", text=True).returncode != 0:
         pytest.skip("this compiler has no C++")
