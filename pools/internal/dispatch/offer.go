@@ -18,7 +18,11 @@ type Offer struct {
 // back go first, lowest first; then fresh ones. It returns false when there is nothing to encode now: everything is out,
 // enough is in flight, a Lazy job is too far ahead of its consumer, or the job is cancelled. A job of Unknown length has
 // one offer at a time: how many tasks the source gave decides where the next chunk starts.
-func (s *Scheduler) Offer(id JobID) (Offer, bool) {
+func (s *Scheduler) Offer(id JobID) (Offer, bool) { return s.OfferUpTo(id, maxCount) }
+
+// OfferUpTo is Offer with at most so many tasks that were never offered, for an owner who knows how many its source has given
+// so far; with 0 only tasks that came back are offered.
+func (s *Scheduler) OfferUpTo(id JobID, most int64) (Offer, bool) {
 	j := s.job(id)
 	if j == nil || j.cancelled || j.holding+j.flying >= s.depthOf(j) {
 		return Offer{}, false
@@ -26,10 +30,14 @@ func (s *Scheduler) Offer(id JobID) (Offer, bool) {
 	if j.tasks == Unknown && j.holding > 0 {
 		return Offer{}, false
 	}
-	if again := len(j.queue) > 0; (!again && !s.mayTakeFresh(j)) || s.held(j) {
+	again := len(j.queue) > 0
+	if (!again && (most <= 0 || !s.mayTakeFresh(j))) || s.held(j) {
 		return Offer{}, false
 	}
 	p := s.plan(j)
+	if !again {
+		p.count = min(p.count, most)
+	}
 	if m := int64(j.spec.MaxTasks); m > 0 {
 		p.count = min(p.count, m)
 	}
@@ -145,6 +153,20 @@ func (s *Scheduler) Submit(id ChunkID, count int, bytes int64, last bool) bool {
 	return n > 0
 }
 
+// Drain tells how many tasks the source of a job of Unknown length had, once it has given its last: at least as many as were
+// submitted. It returns false, and changes nothing, when the number is known already or the job has ended.
+func (s *Scheduler) Drain(id JobID, tasks int64) bool {
+	j := s.job(id)
+	if j == nil || j.cancelled || j.tasks != Unknown || tasks < j.sent {
+		return false
+	}
+	if tasks < j.fresh {
+		s.drained(j, tasks)
+	}
+	j.tasks = tasks
+	return true
+}
+
 // drained fixes the number of tasks and takes back what was planned behind the end.
 func (s *Scheduler) drained(j *job, tasks int64) {
 	j.tasks, j.fresh = tasks, tasks
@@ -177,4 +199,16 @@ func (s *Scheduler) Return(id ChunkID) bool {
 		return false
 	}
 	return true
+}
+
+// Left is the number of tasks that wait to be offered, those that a source of Unknown length has not given yet apart.
+func (s *Scheduler) Left(id JobID) int64 {
+	j := s.job(id)
+	switch {
+	case j == nil || j.cancelled:
+		return 0
+	case j.tasks == Unknown:
+		return j.waiting
+	}
+	return j.waiting + j.tasks - j.fresh
 }
