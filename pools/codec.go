@@ -52,10 +52,7 @@ type cells[T, R any] interface {
 	result(i int64) *R
 }
 
-// valueCodec is the codec of any such store.
-type valueCodec[T, R any] struct{ cells[T, R] }
-
-func (c valueCodec[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
+func encode[T, R any](c cells[T, R], dst *bytes.Buffer, first int64, n int) error {
 	out := msgpack.NewEncoder(dst)
 	for i := first; i < first+int64(n); i++ {
 		if err := out.Encode(*c.task(i)); err != nil {
@@ -65,7 +62,7 @@ func (c valueCodec[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
 	return nil
 }
 
-func (c valueCodec[T, R]) decode(src []byte, first int64, n int) error {
+func decode[T, R any](c cells[T, R], src []byte, first int64, n int) error {
 	in := msgpack.NewDecoder(bytes.NewReader(src))
 	for i := first; i < first+int64(n); i++ {
 		if err := in.Decode(c.result(i)); err != nil {

@@ -1,6 +1,7 @@
 package pools
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"iter"
@@ -43,13 +44,14 @@ const (
 
 func stream[T, R any](ctx context.Context, p Pool, f Func[T, R], tasks iter.Seq[T], opts []Option, yield func(R, error) bool) {
 	var none R
-	c, out, err := plan(p, f, opts)
-	switch {
-	case err != nil:
+	var c call
+	var out sink[R]
+	err := plan(p, &f, opts, &c, &out)
+	if err == nil && tasks == nil {
+		err = errNilSequence
+	}
+	if err != nil {
 		yield(none, err)
-		return
-	case tasks == nil:
-		yield(none, errNilSequence)
 		return
 	}
 	var t T
@@ -60,8 +62,8 @@ func stream[T, R any](ctx context.Context, p Pool, f Func[T, R], tasks iter.Seq[
 	}
 	w.total = -1
 	c.spec.Work, c.spec.Tasks, c.spec.Bytes = w, dispatch.Unknown, bytes
-	c.codec = valueCodec[T, R]{w}
-	if err := p.run(ctx, c); err != nil {
+	c.codec = w
+	if err := p.run(ctx, &c); err != nil {
 		yield(none, public(err))
 		return
 	}
@@ -212,4 +214,11 @@ func (w *streamWork[T, R]) task(i int64) *T {
 func (w *streamWork[T, R]) result(i int64) *R {
 	p := w.page(i)
 	return &p.results[i-p.first]
+}
+
+func (w *streamWork[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
+	return encode(w, dst, first, n)
+}
+func (w *streamWork[T, R]) decode(src []byte, first int64, n int) error {
+	return decode(w, src, first, n)
 }

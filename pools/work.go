@@ -1,6 +1,7 @@
 package pools
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -25,35 +26,39 @@ func (o *sink[R]) progressed(n int) {
 	}
 }
 
-// plan checks a call's options, and makes a pool's side of it.
-func plan[T, R any](p Pool, f Func[T, R], opts []Option) (c *call, out sink[R], err error) {
+// plan checks a call's options, and fills in what they say.
+func plan[T, R any](p Pool, f *Func[T, R], opts []Option, c *call, out *sink[R]) (err error) {
+	if p == nil {
+		return fmt.Errorf("%w: the pool is nil", ErrArgument)
+	}
+	if c.function, err = f.describe(); err != nil {
+		return err
+	}
+	c.spec.Key = f.key
+	if len(opts) == 0 {
+		return nil
+	}
 	o := parse(opts)
-	desc, err := f.describe()
-	switch {
-	case o.err != nil:
-		return nil, out, o.err
-	case p == nil:
-		return nil, out, fmt.Errorf("%w: the pool is nil", ErrArgument)
-	case err != nil:
-		return nil, out, err
+	if o.err != nil {
+		return o.err
 	}
 	if o.callback != nil {
 		callback, ok := o.callback.(func(int, R))
 		if !ok {
 			var r R
-			return nil, out, fmt.Errorf("%w: the callback is a %T, but results are %T", ErrArgument, o.callback, r)
+			return fmt.Errorf("%w: the callback is a %T, but results are %T", ErrArgument, o.callback, r)
 		}
 		out.callback = callback
 	}
 	out.progress, out.keep = o.progress, o.keepGoing
-	return &call{function: desc, spec: inproc.Spec{
-		Key: f.key, Chunk: o.chunk, Retries: o.retries, Unordered: o.unordered, Limit: o.limit,
-	}}, out, nil
+	c.spec.Chunk, c.spec.Retries, c.spec.Unordered, c.spec.Limit = o.chunk, o.retries, o.unordered, o.limit
+	return nil
 }
 
 // sliceWork is the typed side of a Map.
 type sliceWork[T, R any] struct {
 	sink[R]
+	call    call // here to be one allocation
 	fn      func(context.Context, T) (R, error)
 	tasks   []T
 	results []R
@@ -64,16 +69,17 @@ type sliceWork[T, R any] struct {
 type span struct{ first, end int64 }
 
 func mapSlice[T, R any](ctx context.Context, p Pool, f Func[T, R], tasks []T, opts []Option) ([]R, error) {
-	c, out, err := plan(p, f, opts)
-	if err != nil {
+	w := &sliceWork[T, R]{fn: f.fn, tasks: tasks}
+	c := &w.call
+	if err := plan(p, &f, opts, c, &w.sink); err != nil {
 		return nil, err
 	}
-	w := &sliceWork[T, R]{sink: out, fn: f.fn, tasks: tasks, results: make([]R, len(tasks))}
+	w.results = make([]R, len(tasks))
 	w.total = len(tasks)
 	c.spec.Work, c.spec.Tasks = w, int64(len(tasks))
 	c.spec.Quiet = w.callback == nil && w.progress == nil
-	c.codec = valueCodec[T, R]{w}
-	err = p.run(ctx, c)
+	c.codec = w
+	err := p.run(ctx, c)
 	switch {
 	case err != nil && w.keep && ctx.Err() != nil:
 		return w.rescued(), errors.Join(joined(w.errs), err)
@@ -160,3 +166,10 @@ func (w *sliceWork[T, R]) Feed(func() bool) { panic("pools: a slice is not fed")
 
 func (w *sliceWork[T, R]) task(i int64) *T   { return &w.tasks[i] }
 func (w *sliceWork[T, R]) result(i int64) *R { return &w.results[i] }
+
+func (w *sliceWork[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
+	return encode(w, dst, first, n)
+}
+func (w *sliceWork[T, R]) decode(src []byte, first int64, n int) error {
+	return decode(w, src, first, n)
+}

@@ -14,7 +14,11 @@ type Cursor struct {
 	stop  atomic.Bool   // the rest is not wanted
 }
 
-const spanEnd = 1<<32 - 1
+const (
+	spanEnd = 1<<32 - 1
+	// The most tasks in a chunk, as dispatch has it: half of what would overflow.
+	cursorMost = 1 << 30
+)
 
 func (c *Cursor) reset(first int64, count int, step int) {
 	c.Task, c.first, c.step = first, first, uint64(step)

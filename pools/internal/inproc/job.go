@@ -97,6 +97,9 @@ func (c *Crew) forget(j *job) {
 		}
 		c.idle = append(c.idle, j)
 	}
+	if c.closed {
+		c.stopTicks()
+	}
 	c.leave()
 }
 

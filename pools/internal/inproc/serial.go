@@ -73,33 +73,41 @@ func (c *Solo) State() (calls int, closed bool) {
 }
 
 func run(ctx context.Context, spec Spec) error {
-	s := &serial{ctx: ctx, job: job{spec: spec, ctx: &taskContext{parent: ctx}}}
-	defer func() { s.job.ctx.end(nil) }()
+	s := &serial{caller: ctx, ctx: taskContext{parent: ctx}, spec: spec}
+	defer func() { s.ctx.end(nil) }()
 	if spec.Tasks == dispatch.Unknown {
 		spec.Work.Feed(func() bool { return s.step(1) })
 	} else {
-		s.all(spec)
+		s.all()
 	}
 	return s.err
 }
 
+// serial is one call.
 type serial struct {
-	ctx    context.Context
-	job    job
-	worker worker
+	caller context.Context
+	ctx    taskContext
+	spec   Spec
+	at     Cursor
 	next   int64 // task
 	err    error
 }
 
-// all runs tasks of a known number. Where nobody looks at single results they are handed over by the piece.
-func (s *serial) all(spec Spec) {
+// all runs tasks of a known number. Where nobody looks at single results they are handed over by the piece, as large as the
+// caller's context allows.
+func (s *serial) all() {
+	if s.spec.Quiet && s.caller.Done() == nil {
+		for s.next < s.spec.Tasks && s.step(min(s.spec.Tasks-s.next, cursorMost)) {
+		}
+		return
+	}
 	piece := int64(1)
-	for s.next < spec.Tasks {
+	for s.next < s.spec.Tasks {
 		begin := time.Now()
-		if !s.step(min(piece, spec.Tasks-s.next)) {
+		if !s.step(min(piece, s.spec.Tasks-s.next)) {
 			return
 		}
-		if spec.Quiet {
+		if s.spec.Quiet {
 			if time.Since(begin) < serialLook {
 				piece = min(2*piece, serialMost)
 			} else {
@@ -111,7 +119,7 @@ func (s *serial) all(spec Spec) {
 
 // step runs the next n tasks, and hands them over. False: the call is at its end.
 func (s *serial) step(n int64) bool {
-	if s.err = s.ctx.Err(); s.err != nil {
+	if s.err = s.caller.Err(); s.err != nil {
 		return false
 	}
 	for end := s.next + n; s.next < end; {
@@ -119,28 +127,28 @@ func (s *serial) step(n int64) bool {
 		err := s.run(first, end)
 		if err == nil {
 			s.next = end
-			return deliver(s.job.spec.Work, first, int(end-first))
+			return deliver(s.spec.Work, first, int(end-first))
 		}
-		failed := s.worker.at.Task
-		if failed > first && !deliver(s.job.spec.Work, first, int(failed-first)) {
+		failed := s.at.Task
+		if failed > first && !deliver(s.spec.Work, first, int(failed-first)) {
 			return false
 		}
 		attempts := 1
-		for ; err != nil && attempts <= s.job.spec.Retries && s.ctx.Err() == nil; attempts++ {
+		for ; err != nil && attempts <= s.spec.Retries && s.caller.Err() == nil; attempts++ {
 			err = s.run(failed, failed+1)
 		}
 		s.next = failed + 1
 		if err == nil {
-			if !deliver(s.job.spec.Work, failed, 1) {
+			if !deliver(s.spec.Work, failed, 1) {
 				return false
 			}
 			continue
 		}
-		if s.err = s.ctx.Err(); s.err != nil {
+		if s.err = s.caller.Err(); s.err != nil {
 			return false
 		}
-		if !s.job.spec.Work.Fail(failed, Failure{Err: err, Attempts: attempts}) {
-			s.job.ctx.end(err)
+		if !giveUp(s.spec.Work, failed, Failure{Err: err, Attempts: attempts}) {
+			s.ctx.end(err)
 			return false
 		}
 	}
@@ -152,18 +160,21 @@ func (s *serial) step(n int64) bool {
 //go:noinline
 func deliver(w Work, first int64, n int) bool { return w.Deliver(first, n) }
 
+//go:noinline
+func giveUp(w Work, task int64, f Failure) bool { return w.Fail(task, f) }
+
 // run runs tasks up to the first that fails.
 func (s *serial) run(first, end int64) error {
-	if s.job.spec.Limit == 0 {
-		s.worker.at.reset(first, int(end-first), int(min(end-first, 64)))
-		return runTasks(&s.job, &s.worker)
+	if s.spec.Limit == 0 {
+		s.at.reset(first, int(end-first), int(min(end-first, 64)))
+		return runTasks(&s.ctx, s.spec.Work, &s.at)
 	}
 	for ; first < end; first++ {
-		s.worker.at.Task = first
+		s.at.Task = first
 		begin := time.Now()
-		store, err := limited(s.job.ctx, s.job.spec, first)
-		if took := time.Since(begin); err == nil && took > s.job.spec.Limit+grace {
-			err = &Overrun{Limit: s.job.spec.Limit} // as on other pools, where nobody waits for it
+		store, err := limited(&s.ctx, s.spec, first)
+		if took := time.Since(begin); err == nil && took > s.spec.Limit+grace {
+			err = &Overrun{Limit: s.spec.Limit} // as on other pools, where nobody waits for it
 		}
 		if err != nil {
 			return err

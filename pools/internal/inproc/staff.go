@@ -10,50 +10,64 @@ import (
 type ticker struct {
 	timer *time.Timer
 	runs  bool
-	idle  int // ticks without a call
+	every time.Duration
+	idle  int // ticks since the last call began
 	stuck int // goroutines left behind
 }
 
 const (
-	// So long a wrong guess may last. A tick costs 2 us, and there are none without calls.
+	// So long a wrong guess may last, or twice as long as it has lasted: a tick costs 2 us, and where nothing is new each
+	// interval is twice the one before.
 	tickTime = time.Millisecond
+	tickMost = 256 * time.Millisecond
 	// The timer goes on for so many ticks after the last call: starting it costs 0.1 us, which many small maps share.
 	tickIdle = 16
 )
 
-// tick starts the timer, if there are others to call for.
+// tick starts the timer for a new call, if there are others to call for.
 func (c *Crew) tick() {
-	c.ticks.idle = 0
-	if c.ticks.runs || c.size == 1 {
+	t := &c.ticks
+	t.idle = 0
+	if c.size == 1 || (t.runs && t.every == tickTime) {
 		return
 	}
-	c.ticks.runs = true
+	t.every = tickTime
+	if t.runs {
+		t.timer.Reset(tickTime)
+		return
+	}
+	t.runs = true
 	c.alive++
-	if c.ticks.timer == nil {
-		c.ticks.timer = time.AfterFunc(tickTime, c.ticked)
+	if t.timer == nil {
+		t.timer = time.AfterFunc(tickTime, c.ticked)
 	} else {
-		c.ticks.timer.Reset(tickTime)
+		t.timer.Reset(tickTime)
 	}
 }
 
 func (c *Crew) ticked() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.ticks.idle++
-	if len(c.jobs) > 0 {
-		c.ticks.idle = 0
+	t := &c.ticks
+	if !t.runs {
+		return // it was stopped a moment too late
 	}
-	if c.ticks.idle > tickIdle || (c.closed && len(c.jobs) == 0) {
-		c.ticks.runs = false
+	if t.idle++; len(c.jobs) > 0 {
+		if t.idle > tickIdle {
+			t.every = min(2*t.every, tickMost)
+		}
+	} else if t.idle > tickIdle || c.closed {
+		t.runs = false
+		t.timer.Stop()
 		c.alive--
 		c.leave()
 		return
 	}
 	c.muster()
-	c.ticks.timer.Reset(tickTime)
+	t.timer.Reset(t.every)
 }
 
-// stopTicks is part of Close.
+// stopTicks is part of Close, and of the last call after it.
 func (c *Crew) stopTicks() {
 	if c.ticks.runs && len(c.jobs) == 0 && c.ticks.timer.Stop() {
 		c.ticks.runs = false
@@ -99,32 +113,28 @@ func (c *Crew) waiting(j *job) int64 {
 	return n
 }
 
-// wanted is for how many more workers there is something to do.
+// wanted is for how many more workers there is something to do: the time that waiting tasks will take, in parts of fanOut. They are
+// expected to take what others took before, or what those take that run now: these may be the first of another kind.
 func (c *Crew) wanted(j *job) int64 {
 	left := c.waiting(j)
 	each := c.sched.TaskTime(j.id)
-	now := time.Duration(-1)
-	var caught float64
-	for _, w := range j.running {
-		if j.spec.Chunk == 0 && w.at.left() > 0 {
-			if now < 0 {
-				now = c.now()
+	if len(j.running) > 0 && (each > 0 || j.spec.Chunk == 0) {
+		now := c.now()
+		for _, w := range j.running {
+			if each > 0 {
+				each = max(each, float64(now-w.began)/float64(max(w.at.claimed(), 1)))
 			}
-			if t := c.remains(w, now); t > float64(fanOut) {
-				caught += t
+			if j.spec.Chunk == 0 {
 				left += w.at.left()
 			}
 		}
 	}
-	if left == 0 {
-		return 0
-	}
-	if each == 0 {
-		return left
-	}
-	work := max(each*float64(left), caught)
 	if j.spec.Chunk > 0 {
+		each *= float64(j.spec.Chunk)
 		left = (left + int64(j.spec.Chunk) - 1) / int64(j.spec.Chunk)
 	}
-	return int64(min(float64(left), work/float64(fanOut)))
+	if each == 0 || left == 0 {
+		return left
+	}
+	return int64(min(float64(left), each*float64(left)/float64(fanOut)))
 }

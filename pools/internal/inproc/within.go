@@ -20,7 +20,7 @@ func within(handing bool) bool {
 			switch f.Entry() {
 			case taskFrame, timedFrame:
 				return true
-			case handFrame, deliverFrame:
+			case handFrame, deliverFrame, giveUpFrame:
 				if handing {
 					return true
 				}
@@ -38,4 +38,5 @@ var (
 	handFrame  = reflect.ValueOf(handOver).Pointer()
 
 	deliverFrame = reflect.ValueOf(deliver).Pointer()
+	giveUpFrame  = reflect.ValueOf(giveUp).Pointer()
 )

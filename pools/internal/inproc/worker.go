@@ -164,7 +164,7 @@ func (c *Crew) run(w *worker) {
 	if j.spec.Limit > 0 {
 		err = c.timed(w, j)
 	} else {
-		err = runTasks(j, w)
+		err = runTasks(j.ctx, j.spec.Work, &w.at)
 	}
 	c.mu.Lock()
 	w.fresh = true
@@ -174,7 +174,7 @@ func (c *Crew) run(w *worker) {
 // runTasks runs what the worker's cursor lets it, and makes a panic an error. Its frame on a stack tells that a task is running.
 //
 //go:noinline
-func runTasks(j *job, w *worker) (err error) {
+func runTasks(ctx context.Context, work Work, at *Cursor) (err error) {
 	done := false
 	defer func() {
 		if !done {
@@ -183,7 +183,7 @@ func runTasks(j *job, w *worker) (err error) {
 			}
 		}
 	}()
-	err = j.spec.Work.Run(j.ctx, &w.at)
+	err = work.Run(ctx, at)
 	done = true
 	return err
 }
