@@ -346,9 +346,9 @@ def launch(arguments: list[str]) -> int:
 def main() -> None:
     """The command. In names of files ``{family}`` stands for the MPI."""
     global MPI, WORLD
-    from schwimmbad_go import _libmpi
+    from schwimmbad_go import _launcher
 
-    if _libmpi.launch() is None:
+    if _launcher.launch() is None:
         sys.exit(launch(sys.argv[1:]))
     from mpi4py import MPI as found
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 import schwimmbad_go
 from helpers import mpirun, scripts
-from schwimmbad_go import _layout, _libmpi, _runner
+from schwimmbad_go import _launcher, _layout, _runner
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -279,7 +279,7 @@ def test_example(example: Path, tmp_path: Path) -> None:
     assert done.stdout.strip()
     if example.name == "stdlib_complexity.py":
         rows = re.findall(r"^MPIPool, (.+?) +2 .* 20 +\d+$", done.stdout, re.M)
-        assert rows == [_libmpi.TITLES[family] for family in mpirun.available()]
+        assert rows == [_launcher.TITLES[family] for family in mpirun.available()]
 
 
 @pytest.mark.slow

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 from helpers import mpirun, scripts
-from schwimmbad_go import _libmpi
-from schwimmbad_go._libmpi import Launch, Library
+from schwimmbad_go import _diagnosis, _launcher, _libmpi
+from schwimmbad_go._launcher import Launch
+from schwimmbad_go._libmpi import Library
 
 HYDRA = {"PMI_RANK": "1", "PMI_SIZE": "4", "PMI_FD": "6", "MPI_LOCALNRANKS": "4", "HYDI_CONTROL_FD": "7"}
 OPENMPI = {"OMPI_COMM_WORLD_SIZE": "4", "OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_LOCAL_SIZE": "4", "PMIX_RANK": "1"}
@@ -45,15 +46,15 @@ STEP = {**BATCH, "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCI
     ],
 )  # fmt: skip
 def test_launch(environ: dict[str, str], expected: Launch | None) -> None:
-    assert _libmpi.launch(environ) == expected
+    assert _launcher.launch(environ) == expected
 
 
 def test_launch_reads_this_process_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in _libmpi.VARIABLES:
+    for name in _launcher.VARIABLES:
         monkeypatch.delenv(name, raising=False)
-    assert _libmpi.launch() is None
+    assert _launcher.launch() is None
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
-    assert _libmpi.launch() == Launch("OMPI_COMM_WORLD_SIZE", 2, None, "openmpi")
+    assert _launcher.launch() == Launch("OMPI_COMM_WORLD_SIZE", 2, None, "openmpi")
 
 
 KEPT = {
@@ -71,13 +72,13 @@ REMOVED = {
 
 def test_children_of_a_rank_get_no_launcher_variable_and_keep_the_users() -> None:
     before = {**KEPT, **REMOVED}
-    assert _libmpi.scrubbed(before) == KEPT
+    assert _launcher.scrubbed(before) == KEPT
     assert before == {**KEPT, **REMOVED}
 
 
 def test_scrubbed_environment_is_no_launch() -> None:
     for environ in (OPENMPI, HYDRA, {**STEP, "PMIX_RANK": "1"}, {**STEP, **HYDRA}, STEP):
-        assert _libmpi.launch(_libmpi.scrubbed(environ)) is None
+        assert _launcher.launch(_launcher.scrubbed(environ)) is None
 
 
 # --- candidates ---------------------------------------------------------------------------------------------------------
@@ -277,13 +278,13 @@ def test_mpi4py_that_cannot_load_is_done_without(family: str, tmp_path: Path) ->
 
 WRONG = """
 import ctypes
-from schwimmbad_go import _libmpi
-found, started = _libmpi.load(False), _libmpi.launch()
+from schwimmbad_go import _diagnosis, _launcher, _libmpi
+found, started = _libmpi.load(False), _launcher.launch()
 found.handle.MPI_Init(None, None)
 assert found.initialized() and not found.finalized()
 found.handle.MPI_Finalize()
 assert found.finalized()
-print(_libmpi.diagnosis(started, found, 1))
+print(_diagnosis.diagnosis(started, found, 1))
 """
 
 
@@ -331,24 +332,32 @@ def script_name(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_diagnosis(environ: dict[str, str], loaded: Library | None, parts: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [*_libmpi.VARIABLES, *REMOVED, *BATCH]:
+    for name in [*_launcher.VARIABLES, *REMOVED, *BATCH]:
         monkeypatch.delenv(name, raising=False)
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
-    text = _libmpi.diagnosis(_libmpi.launch(), loaded, 1)
+    text = _diagnosis.diagnosis(_launcher.launch(), loaded, 1)
     for part in parts:
         assert part in text
     assert "  " not in text
 
 
 def test_more_than_one_process_needs_no_diagnosis() -> None:
-    assert _libmpi.diagnosis(Launch("PMI_SIZE", 4, 0, "mpich"), library("mpich"), 4) == ""
+    assert _diagnosis.diagnosis(Launch("PMI_SIZE", 4, 0, "mpich"), library("mpich"), 4) == ""
 
 
 def test_launcher_beside_the_library_is_named_by_its_path(tmp_path: Path) -> None:
     put(tmp_path / "bin/mpiexec")
-    text = _libmpi.diagnosis(None, library("mpich", path=put(tmp_path / "lib/libmpi.so.12")), 1)
+    text = _diagnosis.diagnosis(None, library("mpich", path=put(tmp_path / "lib/libmpi.so.12")), 1)
     assert f"{tmp_path}/bin/mpiexec -n 4 python" in text
+
+
+def test_launcher_of_a_wheel_is_named_where_no_library_is_loaded(bare: Path) -> None:
+    put(bare / "env/lib/libmpi.so.12")
+    put(bare / "env/bin/mpirun")
+    started = Launch("PMI_SIZE", 1, 0, "mpich")
+    assert f"{bare}/env/bin/mpirun -n 4 python" in _diagnosis.diagnosis(started, None, 1)
+    assert f"{bare}/env" not in _diagnosis.diagnosis(Launch("OMPI_COMM_WORLD_SIZE", 1, 0, "openmpi"), None, 1)
 
 
 def test_variant_path() -> None:
@@ -359,7 +368,7 @@ def test_variant_path() -> None:
 
 def test_importing_the_module_loads_nothing(tmp_path: Path) -> None:
     script = """
-        from schwimmbad_go import _libmpi
-        print(_libmpi.mapped(), _libmpi.launch({}))
+        from schwimmbad_go import _launcher, _libmpi
+        print(_libmpi.mapped(), _launcher.launch({}))
     """
     assert scripts.succeed(tmp_path, script) == "None None\n"

@@ -84,11 +84,11 @@ def choose_pool(
         As the pool's constructor.
     """
     if mpi:
-        from .mpi import MPIPool, OneProcess, _diagnosis
+        from .mpi import MPIPool, OneProcess, _why_alone
 
         refused = "Tried to run with MPI but MPIPool not enabled."
         if not MPIPool.enabled() and not kwargs.get("master_works"):
-            raise SystemError(f"{refused} {_diagnosis()}")
+            raise SystemError(f"{refused} {_why_alone()}")
         try:
             return MPIPool(**kwargs)
         except OneProcess as error:  # a launcher, but not this MPI library's

@@ -1,11 +1,11 @@
-"""Which MPI library this process uses, and how it was started.
+"""Which MPI library this process uses.
 
 The engine's MPI libraries are linked to no libmpi: the right one is loaded here, before them and for all to see
 (RTLD_GLOBAL). A process can use one MPI only, and a library that does not belong to the launcher makes N runs of one
-process instead of one run of N, without a word. So this module looks twice: at the launcher's variables, which cost
-nothing, and at the library, by its symbols and its own account of its version.
+process instead of one run of N, without a word. So the launcher's variables decide where they say something, and the
+library is looked at, too: by its symbols and its own account of its version.
 
-Importing this module loads nothing. `launch`, `mapped` and `scrubbed` never touch MPI.
+Importing this module loads nothing. `mapped` never touches MPI.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import importlib
 import importlib.util
 import os
 import re
-import shutil
 import sys
 import sysconfig
 import threading
@@ -24,128 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-__all__ = ["Launch", "Library", "diagnosis", "launch", "load", "mapped", "scrubbed", "variant_path"]
+from ._launcher import TITLES, beside_mpirun, family_of_mpirun, launch
 
-TITLES: Final = {"openmpi": "Open MPI", "mpich": "MPICH"}
+__all__ = ["SONAMES", "Library", "load", "mapped", "variant_path"]
+
 # File names by which the loader knows each ABI. The MPICH ABI (also Intel MPI, MVAPICH, Cray) is libmpi.so.12; Debian
 # has libmpich.so.12 alone.
-_SONAMES: Final = {"openmpi": ("libmpi.so.40",), "mpich": ("libmpi.so.12", "libmpich.so.12")}
+SONAMES: Final = {"openmpi": ("libmpi.so.40",), "mpich": ("libmpi.so.12", "libmpich.so.12")}
 _MAPPED: Final = re.compile(r"/lib(mpi|mpich|mpi_abi|mpi_mt)\.so(\.\d+)*$")
 _VERSION_BYTES: Final = 8192  # MPI_MAX_LIBRARY_VERSION_STRING: 256 in Open MPI, 8192 in MPICH
-
-
-# --- the launcher -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Launch:
-    """What the environment tells about the launcher that started this process.
-
-    Attributes
-    ----------
-    variable : str
-        The environment variable that gave the launcher away.
-    size : int or None
-        Processes in the run; None under a PMIx launcher that does not say.
-    rank : int or None
-        Number of this process in the run, where it is told.
-    family : str or None
-        ``"openmpi"`` or ``"mpich"``: whose libraries understand this launcher; None for srun without an MPI plugin. A
-        hint only where `variable` is ``PMIX_RANK``.
-    """
-
-    variable: str
-    size: int | None
-    rank: int | None
-    family: str | None
-
-
-class _Sign(NamedTuple):
-    size: str
-    rank: str
-    family: str | None
-    beside: tuple[str, ...] = ()  # one of these must be set as well
-
-
-# The first that is found counts: Open MPI's mpirun and hydra, when they run inside a Slurm step, set theirs on top.
-_SIGNS: Final = (
-    _Sign("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK", "openmpi"),
-    _Sign("PMI_SIZE", "PMI_RANK", "mpich", ("PMI_RANK", "PMI_FD", "PMI_PORT", "HYDI_CONTROL_FD")),
-    _Sign("MV2_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK", "mpich"),
-)
-#: What `launch` looks at, for messages.
-VARIABLES: Final = (*(sign.size for sign in _SIGNS), "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
-
-
-def _number(environ: Mapping[str, str], name: str) -> int | None:
-    text = environ.get(name, "")
-    return int(text) if text.isascii() and text.isdigit() else None
-
-
-def launch(environ: Mapping[str, str] | None = None) -> Launch | None:
-    """How this process was started, from the environment alone.
-
-    Parameters
-    ----------
-    environ : mapping, optional
-        Variables to look at; None for this process's.
-
-    Returns
-    -------
-    Launch or None
-        None if no MPI launcher and no srun started this process. The script of a Slurm batch job is not a launch,
-        although Slurm sets ``SLURM_NTASKS`` for it: only what srun starts has ``SLURM_STEP_NUM_TASKS``.
-    """
-    env = os.environ if environ is None else environ
-    for sign in _SIGNS:
-        size = _number(env, sign.size)
-        if size is not None and (not sign.beside or any(name in env for name in sign.beside)):
-            return Launch(sign.size, size, _number(env, sign.rank), sign.family)
-    step = _number(env, "SLURM_STEP_NUM_TASKS")
-    if "PMIX_RANK" in env:
-        return Launch("PMIX_RANK", step, _number(env, "PMIX_RANK"), "openmpi")
-    if step is not None:
-        return Launch("SLURM_STEP_NUM_TASKS", step, _number(env, "SLURM_PROCID"), None)
-    return None
-
-
-# Launchers' variables. A child of a rank that has them and starts MPI ends in MPI_Init: it is no member of the run.
-_LAUNCHER_PREFIXES: Final = (
-    "OMPI_", "PMIX_", "PMI_", "PMI2_", "ORTE_", "PRTE_", "HYD", "MPI_LOCAL", "SLURM_", "MV2_COMM_WORLD_", "PALS_",
-)  # fmt: skip
-# Of those, what the user or the site said about the machine and the job, not the launcher about this process. mpirun
-# puts its own words under OMPI_MCA_ too (ess, pmix, orte_*), so that one is a list of frameworks. Of Slurm, what
-# scripts read to name their files and count their cores; a list of hosts would be taken for an allocation.
-_KEPT: Final = re.compile(
-    r"(OMPI|PRTE)_ALLOW_RUN_AS_ROOT(_CONFIRM)?"
-    r"|OMPI_MCA_(btl|pml|mtl|osc|coll|io|opal|hwloc|rmaps)(_\w+)?"
-    r"|OMPI_MCA_mpi_(yield_when_idle|warn_on_fork|leave_pinned)"
-    r"|PRTE_MCA_(rmaps|hwloc)_\w+"
-    r"|SLURM_(ARRAY_\w+|JOB_ID|JOB_NAME|JOB_PARTITION|JOB_ACCOUNT|SUBMIT_DIR|SUBMIT_HOST|RESTART_COUNT|TMPDIR"
-    r"|CPUS_PER_TASK|CPUS_ON_NODE|GPUS\w*)"
-)
-
-
-def scrubbed(environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment for child processes of a rank: without what the launcher said about the rank.
-
-    Parameters
-    ----------
-    environ : mapping, optional
-        Variables to start from; None for this process's.
-
-    Returns
-    -------
-    dict
-        A copy. A child with these variables that imports mpi4py is a run of one process. What the user said about
-        networks, memory and placement (``OMPI_MCA_btl``, ...) and about the job (``SLURM_JOB_ID``,
-        ``SLURM_ARRAY_TASK_ID``, ``SLURM_CPUS_PER_TASK``, ...) stays.
-    """
-    env = os.environ if environ is None else environ
-    return {k: v for k, v in env.items() if not k.startswith(_LAUNCHER_PREFIXES) or _KEPT.fullmatch(k)}
-
-
-# --- the library --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -317,7 +203,7 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[_Candidate]:
         if names:
             return
     family, how = environ.get("SCHWIMMBAD_GO_MPI", "").strip().lower() or None, "SCHWIMMBAD_GO_MPI"
-    if family is not None and family not in _SONAMES:
+    if family is not None and family not in SONAMES:
         raise ImportError(
             f"Please install mpi4py, or correct a variable: SCHWIMMBAD_GO_MPI is {family!r}, and may be openmpi or mpich."
         )
@@ -325,52 +211,32 @@ def _candidates(environ: Mapping[str, str]) -> Iterator[_Candidate]:
         started = launch(environ)
         family, how = (started.family if started else None), "launcher"
     for name in _in_directory(Path(sys.prefix, "lib"), family):
-        home = sys.prefix if Path(name).name in _SONAMES["openmpi"] and sys.prefix != "/usr" else None
+        home = sys.prefix if Path(name).name in SONAMES["openmpi"] and sys.prefix != "/usr" else None
         yield _Candidate(name, how if family else "Python environment", home=home)
-    beside = _beside_mpirun()
+    beside = beside_mpirun()
     for folder in beside:
         for name in _in_directory(folder, family):
             yield _Candidate(name, how if family else "mpirun")
     multiarch = sysconfig.get_config_var("MULTIARCH")
-    guess = family or _family_of_mpirun()
+    guess = family or family_of_mpirun()
     for one in [guess] if guess else []:
         yield from (_Candidate(name, how if family else "mpirun") for name in _by_loader(one, multiarch))
     if family is None:
-        for one in _SONAMES:
+        for one in SONAMES:
             if one != guess:
                 yield from (_Candidate(name, "loader path") for name in _by_loader(one, multiarch))
 
 
 def _in_directory(folder: Path, family: str | None) -> list[str]:
-    names = [n for f in ((family,) if family else _SONAMES) for n in _SONAMES[f]]
+    names = [n for f in ((family,) if family else SONAMES) for n in SONAMES[f]]
     return [str(folder / name) for name in names if (folder / name).is_file()]
 
 
 def _by_loader(family: str, multiarch: str | None) -> Iterator[str]:
-    for name in _SONAMES[family]:
+    for name in SONAMES[family]:
         yield name
         if multiarch and Path("/usr/lib", multiarch, name).is_file():
             yield f"/usr/lib/{multiarch}/{name}"
-
-
-def _mpirun() -> Path | None:
-    found = shutil.which("mpirun") or shutil.which("mpiexec")
-    return Path(os.path.realpath(found)) if found else None
-
-
-def _beside_mpirun() -> list[Path]:
-    mpirun = _mpirun()
-    return [] if mpirun is None else [mpirun.parent.parent / lib for lib in ("lib", "lib64")]
-
-
-def _family_of_mpirun() -> str | None:
-    """By the program's true name: Debian's mpirun is a link to orterun or to mpiexec.hydra."""
-    mpirun = _mpirun()
-    if mpirun is None:
-        return None
-    if mpirun.name in ("orterun", "prterun", "ompirun_wrapper", "mpirun.openmpi", "prte"):
-        return "openmpi"
-    return "mpich" if mpirun.name in ("mpiexec.hydra", "hydra", "mpiexec.mpich", "mpirun.mpich") else None
 
 
 def _import_mpi4py(chosen: list[_Candidate]) -> tuple[Any, str]:
@@ -459,91 +325,3 @@ def variant_path(family: str) -> Path:
     if family not in TITLES:
         raise ValueError(f"family must be one of {', '.join(TITLES)}, not {family!r}")
     return Path(__file__).with_name("_lib") / f"libschwimmbad_{family}.so"
-
-
-# --- explaining a run of one process ------------------------------------------------------------------------------------
-
-
-def diagnosis(started: Launch | None, library: Library | None, comm_size: int) -> str:
-    """Why there is one process only, in sentences: facts first, then what to type.
-
-    Parameters
-    ----------
-    started : Launch or None
-        As from `launch`.
-    library : Library or None
-        The MPI library in use; None if none was loaded.
-    comm_size : int
-        What MPI_Comm_size said, or 1 if MPI was not asked.
-
-    Returns
-    -------
-    str
-        Empty if there is nothing to explain: more than one process.
-    """
-    if comm_size > 1:
-        return ""
-    loaded = f" The MPI library is {library}." if library else ""
-    family = library.family if library else started.family if started else None
-    if started is None:
-        batch = ""
-        if "SLURM_JOB_ID" in os.environ:
-            batch = " The script of a Slurm batch job is one process: srun or mpirun inside it makes more."
-        return (
-            f"No MPI launcher started this process: none of {', '.join(VARIABLES)} is set.{batch}{loaded} "
-            f"Start it with: {_start(family, library)}"
-        )
-    said = f"{started.variable}={os.environ.get(started.variable, started.rank if started.size is None else started.size)}"
-    slurm = "SLURM_STEP_NUM_TASKS" in os.environ or started.variable.startswith("SLURM_")
-    if started.size == 1:
-        return f"The launcher set {said}: it started one process.{loaded} Ask for more: {_start(family, library, slurm)}"
-    each = "each process is" if started.size is None else f"each of the {started.size} processes is"
-    alone = f"{each} an MPI run of its own, of size 1."
-    if library is None:
-        return f"The launcher set {said}, but no MPI library is loaded. Start it with: {_start(family, library, slurm)}"
-    if started.family is None:
-        return (
-            f"srun set {said}, but offered no way for MPI to connect the processes (--mpi=none).{loaded} So {alone} "
-            f"Start it with: {_start(family, library, slurm)}"
-        )
-    if started.family != library.family:
-        by = "srun --mpi=pmix" if slurm and started.variable == "PMIX_RANK" else f"the launcher of {TITLES[started.family]}"
-        other = {
-            "mpi4py": f"set MPI4PY_MPIABI={started.family}, or install an mpi4py built for it",
-            "SCHWIMMBAD_GO_LIBMPI": "unset SCHWIMMBAD_GO_LIBMPI",
-            "MPI4PY_LIBMPI": "unset MPI4PY_LIBMPI",
-        }.get(library.how, f"set SCHWIMMBAD_GO_MPI={started.family}")
-        return (
-            f"The processes were started by {by} (it set {said}), but the MPI library is {library}, which does not "
-            f"understand it. So {alone} To use {TITLES[started.family]}, {other}; to stay with this library, start it with: "
-            f"{_start(library.family, library, slurm)}"
-        )
-    return (
-        f"The launcher set {said}, but the MPI library, {library}, did not hear from it: it may belong to another "
-        f"installation of {TITLES[library.family]}. So {alone} Start it with: {_start(family, library, slurm)}"
-    )
-
-
-def _start(family: str | None, library: Library | None, slurm: bool = False) -> str:
-    """A command line that starts four processes with a launcher of the library's own."""
-    script = os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] not in ("", "-c", "-m") else "script.py"
-    what = f"-n 4 python {script}"
-    plugin = {"openmpi": "srun --mpi=pmix ", "mpich": "srun --mpi=pmi2 "}
-    if slurm and family:
-        return plugin[family] + what
-    return f"{_launcher_of(family, library)} {what}"
-
-
-def _launcher_of(family: str | None, library: Library | None) -> str:
-    if family is None:
-        return "mpirun"
-    if library is not None and os.path.isabs(library.path):
-        home = Path(os.path.realpath(library.path)).parent.parent
-        if home != Path("/usr"):  # there mpirun is whichever the distribution prefers
-            for name in ("mpirun", "mpiexec"):
-                if (home / "bin" / name).is_file():
-                    return str(home / "bin" / name)
-    own = {"openmpi": "mpirun.openmpi", "mpich": "mpiexec.mpich"}[family]
-    if shutil.which(own):
-        return own
-    return "mpirun" if _family_of_mpirun() in (family, None) else f"the mpirun of {TITLES[family]}:"

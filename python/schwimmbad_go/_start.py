@@ -123,9 +123,9 @@ def leave_launch() -> None:
     """In a worker process: drop the variables by which an MPI launcher made this process's ancestor a rank. A child that starts MPI with
     them ends in MPI_Init; without them it is a run of its own."""
     if any(name.startswith(("OMPI_", "PMI", "PRTE_", "SLURM_", "HYD", "MV2_")) for name in os.environ):
-        from . import _libmpi
+        from . import _launcher
 
-        for name in set(os.environ) - set(_libmpi.scrubbed()):
+        for name in set(os.environ) - set(_launcher.scrubbed()):
             del os.environ[name]
 
 

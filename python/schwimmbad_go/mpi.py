@@ -13,8 +13,9 @@ import weakref
 from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TypeVar
 
-from . import _libmpi
+from . import _launcher, _libmpi
 from ._call import APPLY, MISSING, Call
+from ._diagnosis import diagnosis
 from ._results import AsyncResult
 from ._statistics import Statistics, statistics
 from .error import EngineError, PoolClosed
@@ -65,11 +66,11 @@ def _import_mpi(quiet: bool = False, use_dill: bool = False) -> Any:
     return MPI
 
 
-def _diagnosis(library: _libmpi.Library | None = None) -> str:
+def _why_alone(library: _libmpi.Library | None = None) -> str:
     """What the user needs to know after one of schwimmbad's sentences."""
     if library is None and _libmpi.mapped() is not None:  # mpi4py was imported before: then that is what did not see the others
         library = _libmpi.load(use_mpi4py=False)
-    return _libmpi.diagnosis(_libmpi.launch(), library, 1)
+    return diagnosis(_launcher.launch(), library, 1)
 
 
 class OneProcess(ValueError):
@@ -220,7 +221,7 @@ class MPIPool(BasePool):
                 size = comm.Get_size() if comm is not None else job.look().size
                 if size < 2 and not local:
                     alone = job.look().size < 2
-                    raise OneProcess(_diagnosis(job.library) if alone else "comm has this rank only: pass one with more, or none")
+                    raise OneProcess(_why_alone(job.library) if alone else "comm has this rank only: pass one with more, or none")
                 _ranks.check_free(job, comm)
                 link = _ranks.Link(job, comm, beside, zygote, local)
             except BaseException:  # a refusal or Ctrl-C: no process may stay behind
@@ -272,7 +273,7 @@ class MPIPool(BasePool):
         found = sys.modules.get("mpi4py.MPI")
         if found is not None and found.Is_initialized() and not found.Is_finalized():
             return bool(found.COMM_WORLD.Get_size() > 1)
-        started = _libmpi.launch()
+        started = _launcher.launch()
         return started is not None and (started.size is None or started.size > 1)
 
     def __repr__(self) -> str:

