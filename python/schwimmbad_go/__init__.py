@@ -24,12 +24,13 @@ if TYPE_CHECKING:
     from . import pool as pool
     from . import serial as serial
     from . import utils as utils
+    from ._joblib import register_joblib_backend
     from .jl import JoblibPool
     from .mpi import MPIPool
     from .multiprocessing import MultiPool
     from .serial import SerialPool
 
-__all__ = ["JoblibPool", "MPIPool", "MultiPool", "SerialPool", "__version__", "choose_pool"]
+__all__ = ["JoblibPool", "MPIPool", "MultiPool", "SerialPool", "__version__", "choose_pool", "register_joblib_backend"]
 
 __author__ = "The schwimmbad-go authors"
 
@@ -48,6 +49,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f".{_POOLS[name]}", __name__), name)
         globals()[name] = value  # next time without this detour
         return value
+    if name == "register_joblib_backend":
+        return importlib.import_module("._joblib", __name__).register_joblib_backend
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -148,7 +148,7 @@ class Blobs:
     def share(self, buffer: memoryview, key: tuple[int, int], job: int, static: bool, again: bool) -> int:
         """Offset of the shared copy of a buffer that is part of a chunk, 0 to send it along with the chunk.
 
-        A buffer that another chunk of the same job contains too (`again`: tasks to come have it) is worth keeping; from then
+        A buffer that another chunk of the same job (or group of jobs) contains too (`again`: tasks to come have it) is worth keeping; from then
         on it is compared once per job (`static`: nothing of the user's runs between two chunks) or once per chunk.
         """
         known = self.shared.get(key)
@@ -171,6 +171,16 @@ class Blobs:
             known.job = job
         self.shared.move_to_end(key)
         return known.at
+
+    def forget(self, group: int) -> None:
+        """Buffers that calls of this group have shared are not needed any more."""
+        mine = [key for key, known in self.shared.items() if known.job == group]
+        if mine:
+            dropped = [self.shared.pop(key) for key in mine]
+            self.shared_bytes -= sum(known.nbytes for known in dropped)
+            self._retire([known.at for known in dropped])
+        self.seen = {k: j for k, j in self.seen.items() if j != group}
+        self._reclaim()
 
     def _trim(self, keep: tuple[int, int]) -> None:
         while self.shared_bytes > MAX_BUFFER_BYTES and len(self.shared) > 1:

@@ -12,7 +12,11 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    from ._functions import Encoder
+    from ._payload import Encoded
 
 __all__ = ["MISSING", "Call", "Missing", "checked_call", "sort_third_and_fourth"]
 
@@ -62,6 +66,13 @@ class Call:
         Only for streams of pools that run ahead: ``time.monotonic()`` value, changed by the consumer between
         two steps of the stream. A step that finds nothing to deliver by then yields an empty list; the stream
         stays valid.
+    function : Encoded or None
+        `func`, pickled before: a caller with many calls of one function pickles it once.
+    encoder : Encoder or None
+        Pickles the tasks in the place of the pool's own.
+    group : int
+        Calls of the same group, if not 0, share large read-only buffers that come again, as the chunks of one call do.
+        Others are sent with each: a task may change what it gets, and the next call's must not see that.
     """
 
     func: Callable[..., Any]
@@ -75,6 +86,9 @@ class Call:
     lazy: bool = False
     failed: set[int] | None = None
     deadline: float | None = None
+    function: Encoded | None = None
+    encoder: Encoder | None = None
+    group: int = 0
 
 
 def checked_call(

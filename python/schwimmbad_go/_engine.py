@@ -231,6 +231,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
+def dead() -> bool:
+    """Whether this process was forked from one that had a pool: it cannot have one of its own."""
+    return isinstance(_library, _DeadLibrary)
+
+
 @contextmanager
 def forking_worker(engine: Shared) -> Iterator[None]:
     """Around the fork of a worker: the child keeps this engine's worker ends."""

@@ -9,6 +9,7 @@ value through cloudpickle or dill.
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import io
 import marshal
@@ -16,14 +17,16 @@ import pickle
 import reprlib
 import sys
 import types
+from collections import ChainMap
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 from . import error as _error
 from ._layout import PICKLE
 from ._payload import OUT_OF_BAND, Encoded
 
 _DEFINITIONS = (types.FunctionType, type)
+Reducers: TypeAlias = "dict[type, Callable[[Any], Any]]"
 
 
 class Snapshot:
@@ -67,16 +70,19 @@ class Encoder:
     ----------
     snapshot : Snapshot or None
         None: the workers do not share this process's ``__main__``.
+    reducers : dict, optional
+        Reducers by exact type, as in a pickler's ``dispatch_table``, for what is pickled here.
     """
 
-    def __init__(self, snapshot: Snapshot | None) -> None:
+    def __init__(self, snapshot: Snapshot | None, reducers: Reducers | None = None) -> None:
         self.snapshot = snapshot
+        self.reducers = reducers
 
     def encode(self, obj: Any, plain: Callable[[Any], Encoded], what: str | Callable[..., Any]) -> Encoded:
         """Encode `obj`; `what` names it in errors: words, or the function itself, whose repr may be as long as the data it
         carries and is made only then."""
         try:
-            encoded = plain(obj)
+            encoded = plain(obj) if self.reducers is None else self._reduced(obj)
         except Exception as error:  # pickling runs user code, and C pickle raises several types for the same cause
             try:
                 return self.by_value(obj)
@@ -108,7 +114,15 @@ class Encoder:
     def by_value(self, obj: Any) -> Encoded:
         """Pickle with definitions that the workers lack included."""
         large: list[memoryview] = []
-        return PICKLE, _dump(obj, self.snapshot, large), large
+        return PICKLE, _dump(obj, self.snapshot, large, self.reducers), large
+
+    def _reduced(self, obj: Any) -> Encoded:
+        large: list[memoryview] = []
+        out = io.BytesIO()
+        pickler = pickle.Pickler(out, 5, buffer_callback=_buffers(large))
+        pickler.dispatch_table = ChainMap(self.reducers or {}, copyreg.dispatch_table)
+        pickler.dump(obj)
+        return PICKLE, out.getvalue(), large
 
 
 class _Path:
@@ -156,8 +170,8 @@ def unpicklable(what: str | Callable[..., Any], error: Exception, second: Except
 
 
 def _library() -> Any:
-    """cloudpickle, else dill, else None."""
-    for name in ("cloudpickle", "dill"):
+    """cloudpickle, else dill, else the cloudpickle that joblib brings along, else None."""
+    for name in ("cloudpickle", "dill", "joblib.externals.cloudpickle"):
         try:
             return importlib.import_module(name)
         except ImportError:
@@ -176,13 +190,13 @@ def _buffers(large: list[memoryview]) -> Callable[[pickle.PickleBuffer], bool]:
     return keep_small
 
 
-def _dump(obj: Any, snapshot: Snapshot | None, large: list[memoryview]) -> bytes:
+def _dump(obj: Any, snapshot: Snapshot | None, large: list[memoryview], reducers: Reducers | None = None) -> bytes:
     library = _library()
     out = io.BytesIO()
     if library is not None and library.__name__ == "dill":
         return _dill(library, obj, snapshot)
     base = pickle.Pickler if library is None else library.Pickler
-    _pickler(base, snapshot)(out, 5, buffer_callback=_buffers(large)).dump(obj)
+    _pickler(base, snapshot, reducers)(out, 5, buffer_callback=_buffers(large)).dump(obj)
     return out.getvalue()
 
 
@@ -199,7 +213,7 @@ def _dill(dill: Any, obj: Any, snapshot: Snapshot | None) -> bytes:
     return data
 
 
-def _pickler(base: Any, snapshot: Snapshot | None) -> Any:
+def _pickler(base: Any, snapshot: Snapshot | None, reducers: Reducers | None = None) -> Any:
     """A pickler class that sends functions by value where a reference would not do."""
     changed = snapshot.changed() if snapshot is not None else None
 
@@ -222,6 +236,8 @@ def _pickler(base: Any, snapshot: Snapshot | None) -> Any:
                 raise pickle.PicklingError(f"class {obj.__qualname__} of __main__ is not known on the other side")
             return NotImplemented
 
+    if reducers is not None:  # of the class: the pickler looks while it is made
+        ByValue.dispatch_table = ChainMap(reducers, getattr(base, "dispatch_table", copyreg.dispatch_table))
     return ByValue
 
 

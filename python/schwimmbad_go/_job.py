@@ -56,7 +56,7 @@ class Job:
     def begin(self, job_flags: int = 0) -> None:
         """Tell the engine; the first offers are listed when this returns."""
         call, runner, port = self.call, self.runner, self.port
-        encoded = runner.encode_function(call.func)
+        encoded = call.function or runner.encode_function(call.func)
         flags = _UNPACK[call.unpack]
         if call.return_exceptions:
             flags |= L.KEEP_GOING if call.retries == 0 else 0
@@ -129,7 +129,7 @@ class Job:
 
     def _encode(self, tasks: Any, first: int, slot: int) -> Encoded:
         runner = self.runner
-        encoder = runner.encoder
+        encoder = self.call.encoder or runner.encoder
         try:
             if self.by_value and type(tasks) is list:
                 return encoder.by_value(tasks)
@@ -155,13 +155,17 @@ class Job:
         runner = self.runner
         blobs, keys = runner.blobs, [runner.engine.address_range(b) for b in large]
         ahead: set[tuple[int, int]] = set()
-        if self.looks > 0 and any(key not in blobs.shared for key in keys):
+        group = self.call.group
+        if self.looks > 0 and not group and any(key not in blobs.shared for key in keys):
             self.looks -= 1
             ahead = self._look_ahead(then)
         places = []
         with runner.lock:
             for buffer, key in zip(large, keys, strict=True):
-                at = blobs.share(buffer, key, self.id, self.static, key in ahead)
+                if group and not buffer.readonly:
+                    at = 0
+                else:
+                    at = blobs.share(buffer, key, group or self.id, self.static, key in ahead)
                 places.append(at)
                 if not at and self.in_place:
                     places[-1] = key[0] | L.EXTERNAL

@@ -1,84 +1,46 @@
-"""The background thread behind ``map_async`` and ``apply_async``: started by the first such call, gone with the pool."""
+"""Many jobs on one port: `Jobs`, for whichever thread turns them, and the background thread behind ``map_async`` and
+``apply_async``, which is started by the first such call and gone with the pool."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _layout as L
 from . import error as _error
 from ._call import Call
 from ._job import Job
-from ._results import AsyncResult
 
 if TYPE_CHECKING:
     from ._runner import Runner
 
 
-class Pump(threading.Thread):
-    """Drives all background jobs of one pool on one port."""
+class Settled(Protocol):
+    """Who waits for a job: an `AsyncResult`, or something like it. One of the two is called, once."""
+
+    def _complete(self, values: list[Any]) -> None: ...
+
+    def _fail(self, error: BaseException) -> None: ...
+
+
+class Jobs:
+    """Jobs of one pool under way on one port. Used by one thread at a time; `kick` may be called by any."""
 
     def __init__(self, runner: Runner) -> None:
-        super().__init__(name="schwimmbad-go-pump", daemon=True)
         self.runner = runner
         self.port = runner.acquire()
-        self.queue: deque[tuple[Call, AsyncResult[Any]]] = deque()
-        self.jobs: dict[int, tuple[Job, list[Any], AsyncResult[Any]]] = {}
-        self.closing = False
-        self.gone = False
-
-    def put(self, call: Call, result: AsyncResult[Any]) -> None:
-        """Hand over a call, from any thread."""
-        self.queue.append((call, result))
-        self.kick()
-        if self.gone:  # it ended between our check and now
-            self._fail_all(_error.PoolClosed())
-
-    def close(self) -> None:
-        """End when all jobs have ended, or at once if the pool was terminated."""
-        self.closing = True
-        self.kick()
+        self.jobs: dict[int, tuple[Job, list[Any], Settled]] = {}
 
     def kick(self) -> None:
-        """Wake the thread."""
+        """Wake the thread that waits in `turn`."""
         runner = self.runner
         with runner.lock:
-            if not self.gone and not runner.freed:
+            if not runner.freed:
                 runner.engine.lib.swg_kick(self.port.handle)  # a closed port needs no waking
 
-    def run(self) -> None:
-        """The thread."""
-        try:
-            self._loop()
-            error: BaseException = _error.PoolClosed("the pool was terminated")
-        except BaseException as raised:  # whatever it is, the callers who wait must hear of it
-            error = raised
-        self.gone = True
-        self._fail_all(error)
-        self.runner.release(self.port)
-
-    def _fail_all(self, error: BaseException) -> None:
-        while self.queue:
-            try:
-                self.queue.popleft()[1]._fail(error)
-            except IndexError:
-                break
-        for _, _, result in list(self.jobs.values()):
-            result._fail(error)
-        self.jobs.clear()
-
-    def _loop(self) -> None:
-        runner = self.runner
-        while not runner.dead:
-            while self.queue:
-                self._begin(*self.queue.popleft())
-            if self.closing and not self.jobs:
-                runner.close_engine()
-                return
-            self._turn(L.WAIT_KICK)
-
-    def _begin(self, call: Call, result: AsyncResult[Any]) -> None:
+    def begin(self, call: Call, result: Settled) -> None:
+        """Start a job; its first chunks are with the workers when this returns."""
         call.ordered = False
         try:
             job = Job(self.runner, call, self.port, False)
@@ -90,9 +52,9 @@ class Pump(threading.Thread):
             result._fail(error)
             return
         self.jobs[job.id] = job, [], result
-        self._turn(L.WAIT_NONE)
+        self.turn(L.WAIT_NONE)
 
-    def _turn(self, wait: int) -> None:
+    def turn(self, wait: int) -> None:
         """Encode all offers, look (or wait) once, take in what has come."""
         port, runner = self.port, self.runner
         words = port.words
@@ -111,6 +73,25 @@ class Pump(threading.Thread):
             if not words[L.W_OFFERS]:
                 return
             wait = L.WAIT_NONE
+
+    def cancel(self, kill: bool) -> None:
+        """Give all jobs up, unheard; with `kill` the workers that run their tasks are ended and replaced."""
+        runner = self.runner
+        while self.jobs:
+            job, _ = self.jobs.popitem()
+            if not runner.freed:
+                runner.engine.lib.swg_cancel(self.port.handle, job, kill)  # it may be unknown by now: nothing is lost
+            runner.ended(job)
+
+    def release(self) -> None:
+        """Give the port back. No job may be left."""
+        self.runner.release(self.port)
+
+    def fail_all(self, error: BaseException) -> None:
+        """Tell everybody who waits."""
+        for _, _, result in list(self.jobs.values()):
+            result._fail(error)
+        self.jobs.clear()
 
     def _encode(self, k: int) -> None:
         words = self.port.words
@@ -148,7 +129,7 @@ class Pump(threading.Thread):
                 self.runner.ended(job.id)
                 result._complete(out)
 
-    def _give_up(self, job: Job, result: AsyncResult[Any], error: BaseException) -> None:
+    def _give_up(self, job: Job, result: Settled, error: BaseException) -> None:
         self.jobs.pop(job.id, None)
         self.runner.engine.lib.swg_cancel(self.port.handle, job.id, 0)  # it may be unknown by now: nothing is lost
         self.runner.ended(job.id)
@@ -161,6 +142,64 @@ class Pump(threading.Thread):
         except BaseException as error:
             for job, _, result in list(self.jobs.values()):
                 self._give_up(job, result, error)
+
+
+class Pump(threading.Thread):
+    """Drives all background jobs of one pool."""
+
+    def __init__(self, runner: Runner) -> None:
+        super().__init__(name="schwimmbad-go-pump", daemon=True)
+        self.runner = runner
+        self.work = Jobs(runner)
+        self.queue: deque[tuple[Call, Settled]] = deque()
+        self.closing = False
+        self.gone = False
+
+    def put(self, call: Call, result: Settled) -> None:
+        """Hand over a call, from any thread."""
+        self.queue.append((call, result))
+        self.kick()
+        if self.gone:  # it ended between our check and now
+            self._fail_all(_error.PoolClosed())
+
+    def close(self) -> None:
+        """End when all jobs have ended, or at once if the pool was terminated."""
+        self.closing = True
+        self.kick()
+
+    def kick(self) -> None:
+        """Wake the thread."""
+        if not self.gone:
+            self.work.kick()
+
+    def run(self) -> None:
+        """The thread."""
+        try:
+            self._loop()
+            error: BaseException = _error.PoolClosed("the pool was terminated")
+        except BaseException as raised:  # whatever it is, the callers who wait must hear of it
+            error = raised
+        self.gone = True
+        self._fail_all(error)
+        self.work.release()
+
+    def _fail_all(self, error: BaseException) -> None:
+        while self.queue:
+            try:
+                self.queue.popleft()[1]._fail(error)
+            except IndexError:
+                break
+        self.work.fail_all(error)
+
+    def _loop(self) -> None:
+        runner, work = self.runner, self.work
+        while not runner.dead:
+            while self.queue:
+                work.begin(*self.queue.popleft())
+            if self.closing and not work.jobs:
+                runner.close_engine()
+                return
+            work.turn(L.WAIT_KICK)
 
 
 _MISSING = None

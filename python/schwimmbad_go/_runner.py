@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 import types
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -58,9 +58,14 @@ class Runner:
     initializer : Initializer
     max_tasks : int
         A worker is replaced after so many tasks; 0: never.
+    environ : mapping, optional
+        Variables of workers from a fork server, besides the inherited ones.
     """
 
-    def __init__(self, workers: int, method: str, initializer: Initializer, max_tasks: int) -> None:
+    def __init__(
+        self, workers: int, method: str, initializer: Initializer, max_tasks: int, environ: Mapping[str, str] | None = None
+    ) -> None:
+        self.environ = environ
         self.workers = workers
         self.lock = threading.RLock()  # reentrant: a garbage collection under it may end an abandoned stream
         self.starting = threading.Lock()  # of the background thread
@@ -108,7 +113,7 @@ class Runner:
                 self.starter = SpawnStarter()
                 engine.check(engine.lib.swg_start(engine.handle))
                 return
-            self.starter = ForkServerStarter(engine)
+            self.starter = ForkServerStarter(engine, self.environ)
         for index in range(self.workers):
             self.starter.start(index)
 

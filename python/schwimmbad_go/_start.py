@@ -17,7 +17,7 @@ import stat
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
@@ -297,17 +297,25 @@ class ServedStarter:
 
 
 class ForkServerStarter(ServedStarter):
-    """Forks workers from a fresh, single-threaded interpreter beside this process."""
+    """Forks workers from a fresh, single-threaded interpreter beside this process.
 
-    def __init__(self, engine: _engine.Engine) -> None:
+    Parameters
+    ----------
+    engine : Engine
+    environ : mapping, optional
+        Variables that it and the workers have besides the inherited ones, from their start on.
+    """
+
+    def __init__(self, engine: _engine.Engine, environ: Mapping[str, str] | None = None) -> None:
         import subprocess
 
         super().__init__()
         ours, theirs = socket.socketpair()
         with ours, theirs:
             self.process = subprocess.Popen(
-                _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),)
-            )
+                _code("schwimmbad_go._start.serve_forks", str(theirs.fileno())), pass_fds=(theirs.fileno(),),
+                env=None if environ is None else {**os.environ, **environ},
+            )  # fmt: skip
             self.pid = self.process.pid
             self.socket = ours.dup()
         self.connect(engine)
