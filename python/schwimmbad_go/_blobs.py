@@ -148,8 +148,8 @@ class Blobs:
     def share(self, buffer: memoryview, key: tuple[int, int], job: int, static: bool, again: bool) -> int:
         """Offset of the shared copy of a buffer that is part of a chunk, 0 to send it along with the chunk.
 
-        A buffer that another chunk of the same job (or group of jobs) contains too (`again`: tasks to come have it) is worth keeping; from then
-        on it is compared once per job (`static`: nothing of the user's runs between two chunks) or once per chunk.
+        A buffer that another chunk of the same job, or group of jobs, contains too (`again`: tasks to come have it) is worth
+        keeping; from then on it is compared once per job (`static`: nothing of the user's runs between two chunks) or once per chunk.
         """
         known = self.shared.get(key)
         if known is None:

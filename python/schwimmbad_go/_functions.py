@@ -17,7 +17,6 @@ import pickle
 import reprlib
 import sys
 import types
-from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
@@ -120,7 +119,7 @@ class Encoder:
         large: list[memoryview] = []
         out = io.BytesIO()
         pickler = pickle.Pickler(out, 5, buffer_callback=_buffers(large))
-        pickler.dispatch_table = ChainMap(self.reducers or {}, copyreg.dispatch_table)
+        pickler.dispatch_table = {**copyreg.dispatch_table, **(self.reducers or {})}
         pickler.dump(obj)
         return PICKLE, out.getvalue(), large
 
@@ -237,7 +236,7 @@ def _pickler(base: Any, snapshot: Snapshot | None, reducers: Reducers | None = N
             return NotImplemented
 
     if reducers is not None:  # of the class: the pickler looks while it is made
-        ByValue.dispatch_table = ChainMap(reducers, getattr(base, "dispatch_table", copyreg.dispatch_table))
+        ByValue.dispatch_table = {**getattr(base, "dispatch_table", copyreg.dispatch_table), **reducers}
     return ByValue
 
 

@@ -121,14 +121,14 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
         pool, idle = _own_options(options)
         with self._claim:
             # One object of joblib's may serve several Parallel objects, even at once (generators): each has its own here.
-            mine = self.parallel is None or self.parallel is parallel
-            if mine and pool is None and idle is None:
-                self.parallel = parallel
-            else:
-                other = SchwimmbadBackend(self.nesting_level, self.inner_max_num_threads, pool or self._pool, self._idle)
-                if idle is not None:
-                    other._idle = idle
-                raise FallbackToBackend(other)
+            busy = self.parallel is not None and self.parallel is not parallel
+            idle = self._idle if idle is None else idle
+            if busy or pool is not None and pool is not self._pool:
+                raise FallbackToBackend(
+                    SchwimmbadBackend(self.nesting_level, self.inner_max_num_threads, pool or self._pool, idle)
+                )
+            self.parallel = parallel
+            self._idle = idle
         try:
             count = self.effective_n_jobs(n_jobs)
             if count == 1 and self._pool is None:

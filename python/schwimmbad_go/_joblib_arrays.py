@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pickle import PickleBuffer
 from typing import Any
 
-from ._functions import Encoder, Reducers, Snapshot
+from ._functions import Encoder, Snapshot
 from ._joblib_task import mapped, read_only
 from ._payload import OUT_OF_BAND
 

@@ -126,8 +126,8 @@ class Session:
     """
 
     def __init__(
-        self, runner: Runner, workers: int, n_jobs: int, nested: tuple[Any, Any], threads: int | None, encoder: BatchEncoder, background: bool,
-        tell_failures: bool,
+        self, runner: Runner, workers: int, n_jobs: int, nested: tuple[Any, Any], threads: int | None, encoder: BatchEncoder,
+        background: bool, tell_failures: bool,
     ) -> None:  # fmt: skip
         self.runner = runner
         self.nested = nested
