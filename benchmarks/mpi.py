@@ -237,20 +237,28 @@ def waiting(one: Any, seconds: float) -> dict[str, Any]:
                 found.update(pool_map(cpu_seconds, list(range(8))))
             if found is before:
                 time.sleep(seconds)
-        latencies = {}
+        latencies, starts = {}, {}
         for pause in (0.0, 1e-3, 10e-3, 100e-3):
-            samples = []
+            samples, delays = [], []
             for _ in range(30):
                 end = time.perf_counter() + pause
                 if pause > 5e-3:
                     time.sleep(pause)
                 while time.perf_counter() < end:  # rank 0 works between two maps
                     pass
-                began = time.perf_counter()
-                pool_map(double, [1.0])
-                samples.append(time.perf_counter() - began)
+                began = time.monotonic_ns()
+                (started,) = pool_map(clock, [1.0])
+                samples.append((time.monotonic_ns() - began) / 1e9)
+                delays.append((started - began) / 1e9)
             latencies[f"{pause * 1e3:g} ms"] = statistics.median(samples)
-    return {"idle_cpu": max(after[pid] - before[pid] for pid in before) / seconds, "latency": latencies}
+            starts[f"{pause * 1e3:g} ms"] = statistics.median(delays)
+    idle = max(after[pid] - before[pid] for pid in before) / seconds
+    return {"idle_cpu": idle, "latency": latencies, "start": starts}
+
+
+def clock(_: Any) -> int:
+    """When this task starts, by the clock that all processes of a machine share [ns]."""
+    return time.monotonic_ns()
 
 
 def cpu_seconds(_: Any) -> tuple[int, float]:
@@ -306,8 +314,9 @@ def report(chosen: list[Row], found: dict[str, Any], idle: dict[str, Any], floor
         lines.append("| " + " | ".join(cells) + " |")
     lines += ["", "Ratios are their time / ours, medians over the rounds.", ""]
     for key, what in idle.items():
-        delays = ", ".join(f"{_time(v)} after {k}" for k, v in what["latency"].items())
-        lines.append(f"{key}: a worker idle for seconds takes {100 * what['idle_cpu']:.2f} % CPU; a map of one task takes {delays}.")
+        delays = ", ".join(f"{_time(what['start'][k])} of {_time(v)} after {k}" for k, v in what["latency"].items())
+        idle_cpu = f"a worker idle for seconds takes {100 * what['idle_cpu']:.2f} % CPU"
+        lines.append(f"{key}: {idle_cpu}; the task of a map of one starts after {delays}.")
     lines.append("Raw MPI there and back: " + ", ".join(f"{_time(t)} for {n:,} bytes" for n, t in floor.items()) + ".")
     return "\n".join(lines)
 
