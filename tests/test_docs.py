@@ -56,7 +56,7 @@ BLOCKS = list(blocks())
 
 
 def needed(code: str) -> list[str]:
-    return [name for name in ("numpy", "emcee", "cloudpickle", "dill", "mpi4py") if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
+    return [name for name in ("numpy", "emcee", "cloudpickle", "dill", "joblib", "sklearn", "mpi4py") if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if not b.how.startswith(("worker", "mpi"))], ids=str)

@@ -22,6 +22,7 @@ from joblib.parallel import FallbackToBackend, Parallel, ParallelBackendBase, Se
 from . import _engine, _joblib_pool
 from ._joblib_arrays import BatchEncoder
 from ._joblib_session import Result, Session
+from .error import PoolUnavailable
 
 if TYPE_CHECKING:
     from .pool import BasePool
@@ -135,9 +136,14 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
                 raise FallbackToBackend(SequentialBackend(nesting_level=self.nesting_level))
             if self._pool is not None:
                 self._pool._check_open()
+                if not parallel_is_ordered(parallel) and not _may_use_threads(self._pool._runner):
+                    raise PoolUnavailable(
+                        "return_as='generator_unordered' needs a thread, and MPI has been started so that no thread but one may use it "
+                        "(mpi4py.rc.threads = False); return_as='generator' works"
+                    )
             self._options = options
             self._n_jobs = count
-            self.supports_retrieve_callback = _RETURNS_GENERATORS and not parallel.return_ordered
+            self.supports_retrieve_callback = not parallel_is_ordered(parallel)
         except BaseException:
             self.parallel = None
             raise
@@ -185,7 +191,7 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
             options = self._options
             size = options.get("max_nbytes") if options.get("mmap_mode") == "r" else None
             encoder = BatchEncoder(runner.snapshot, size, not hasattr(runner, "link"))
-            background = _RETURNS_GENERATORS and bool(self.parallel.return_generator)
+            background = bool(getattr(self.parallel, "return_generator", False)) and _may_use_threads(runner)
             self._session = Session(
                 runner, workers, self._n_jobs, self.get_nested_backend(), threads, encoder, background,
                 self.supports_retrieve_callback,
@@ -214,6 +220,20 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
         finally:
             if standing is not None:
                 standing.give_back()
+
+
+def parallel_is_ordered(parallel: Any) -> bool:
+    """Whether joblib takes results in the order of the batches."""
+    return bool(getattr(parallel, "return_ordered", True))
+
+
+def _may_use_threads(runner: Any) -> bool:
+    link = getattr(runner, "link", None)
+    if link is None:
+        return True
+    from ._ranks import SERIALIZED
+
+    return bool(link.job.level >= SERIALIZED)
 
 
 def _checked(pool: Any) -> Any:

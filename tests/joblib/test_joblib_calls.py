@@ -53,9 +53,8 @@ class Counter:
         return self.n
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 3, 50, 3000])
-@pytest.mark.parametrize("batch_size", ["auto", 1, 7])
-@pytest.mark.parametrize("pre_dispatch", ["2*n_jobs", "all", 1])
+@pytest.mark.parametrize("n", [0, 1, 3, 50, 3000])
+@pytest.mark.parametrize(("batch_size", "pre_dispatch"), [("auto", "2*n_jobs"), ("auto", "all"), (1, 1), (7, "all")])
 def test_results_in_order(parallel: Make, n: int, batch_size: Any, pre_dispatch: Any) -> None:
     if n == 3000 and batch_size == 1:
         n = 300
