@@ -132,8 +132,9 @@ func (c *Crew) deliver(j *job) {
 			return
 		}
 		c.putBack(j)
+		f := j.failure(d)
 		c.mu.Unlock()
-		more := handOver(c, j, d)
+		more := handOver(j.spec.Work, d, f)
 		c.mu.Lock()
 		c.sched.Release(d.Chunk)
 		j.handed += int64(d.Count)
@@ -142,7 +143,7 @@ func (c *Crew) deliver(j *job) {
 		}
 		c.makeRoom(j)
 		if !more {
-			c.cancel(j, j.cause(d))
+			c.cancel(j, f.Err)
 		}
 	}
 }
@@ -150,7 +151,7 @@ func (c *Crew) deliver(j *job) {
 // handOver has a name of its own so that its frame on a stack tells that a callback, or a loop over results, is running.
 //
 //go:noinline
-func handOver(c *Crew, j *job, d dispatch.Delivery) bool { return c.hand(j, d) }
+func handOver(work Work, d dispatch.Delivery, f Failure) bool { return hand(work, d, f) }
 
 // await sleeps until something has happened to the call: an answer, the end of its context, a task's time.
 func (c *Crew) await(ctx context.Context, j *job) {

@@ -133,8 +133,9 @@ func (c *Crew) settle(j *job) {
 		if !ok {
 			break
 		}
-		if !c.hand(j, d) {
-			c.cancel(j, j.cause(d))
+		f := j.failure(d)
+		if !hand(j.spec.Work, d, f) {
+			c.cancel(j, f.Err)
 		}
 		c.sched.Release(d.Chunk)
 	}
@@ -143,24 +144,20 @@ func (c *Crew) settle(j *job) {
 	}
 }
 
-// hand gives one delivery to the typed side.
-func (c *Crew) hand(j *job, d dispatch.Delivery) bool {
-	if d.Count > 0 && !j.spec.Work.Deliver(d.First, d.Count) {
-		return false
+// failure is why the last task of a delivery failed, if it did.
+func (j *job) failure(d dispatch.Delivery) Failure {
+	if !d.Failed && !d.Lost {
+		return Failure{}
 	}
-	if d.Failed || d.Lost {
-		task := d.First + int64(d.Count)
-		f := j.failures[task]
-		f.Attempts = d.Attempts
-		return j.spec.Work.Fail(task, f)
-	}
-	return true
+	f := j.failures[d.First+int64(d.Count)]
+	f.Attempts = d.Attempts
+	return f
 }
 
-// cause is why a call ends early after a delivery: the failure in it, or nil where the consumer has left.
-func (j *job) cause(d dispatch.Delivery) error {
-	if d.Failed || d.Lost {
-		return j.failures[d.First+int64(d.Count)].Err
+// hand gives one delivery to the typed side.
+func hand(work Work, d dispatch.Delivery, f Failure) bool {
+	if d.Count > 0 && !work.Deliver(d.First, d.Count) {
+		return false
 	}
-	return nil
+	return f.Err == nil || work.Fail(d.First+int64(d.Count), f)
 }
