@@ -100,6 +100,9 @@ func (w *streamWork[T, R]) Feed(stored func() bool) {
 func (w *streamWork[T, R]) addPage() *page[T, R] {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if old := w.tail; old != nil && old.left == 0 {
+		w.recycle(old)
+	}
 	p := w.spare
 	if p != nil {
 		w.spare, p.next = p.next, nil
@@ -126,10 +129,14 @@ func (w *streamWork[T, R]) free(p *page[T, R]) {
 	}
 	delete(w.pages, p.first/w.per)
 	if p != w.tail { // where the source still looks whether it is full
-		clear(p.tasks)
-		clear(p.results)
-		p.next, w.spare = w.spare, p
+		w.recycle(p)
 	}
+}
+
+func (w *streamWork[T, R]) recycle(p *page[T, R]) {
+	clear(p.tasks)
+	clear(p.results)
+	p.next, w.spare = w.spare, p
 }
 
 // taken counts n results of a page that the consumer has got.

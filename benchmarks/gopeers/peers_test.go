@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"sync"
 	"testing"
 
 	"github.com/alitto/pond/v2"
@@ -15,8 +16,8 @@ import (
 	"github.com/schwimmbad-go/schwimmbad-go/pools"
 	"github.com/sourcegraph/conc/iter"
 	concpool "github.com/sourcegraph/conc/pool"
+	"github.com/sourcegraph/conc/stream"
 	"golang.org/x/sync/errgroup"
-	"sync"
 )
 
 // contender maps f over tasks.
@@ -155,5 +156,52 @@ func BenchmarkMap(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(work.n), "ns/task")
 			})
 		}
+	}
+}
+
+// BenchmarkStream is results in order from a sequence, beside conc's stream; MultiPool.Stream is bounded in memory, as that is.
+func BenchmarkStream(b *testing.B) {
+	workers := runtime.GOMAXPROCS(0)
+	multi, err := pools.NewMultiPool(workers)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer multi.Close()
+	source := func(yield func(int) bool) {
+		for i := 0; yield(i); i++ {
+		}
+	}
+	for _, work := range []struct {
+		name string
+		f    func(context.Context, int) (int, error)
+	}{{"tiny", tiny}, {"1us", spin}} {
+		for name, pool := range map[string]pools.Pool{"multipool": multi, "serialpool": pools.NewSerialPool()} {
+			b.Run(work.name+"/"+name, func(b *testing.B) {
+				b.ReportAllocs()
+				n := 0
+				for _, err := range pools.Stream(context.Background(), pool, work.f, source) {
+					if err != nil {
+						b.Fatal(err)
+					}
+					if n++; n >= b.N {
+						break
+					}
+				}
+			})
+		}
+		b.Run(work.name+"/conc.stream", func(b *testing.B) {
+			b.ReportAllocs()
+			s := stream.New().WithMaxGoroutines(workers)
+			n := 0
+			for i := range b.N {
+				s.Go(func() stream.Callback {
+					if _, err := work.f(context.Background(), i); err != nil {
+						b.Error(err)
+					}
+					return func() { n++ }
+				})
+			}
+			s.Wait()
+		})
 	}
 }
