@@ -143,18 +143,24 @@ func onPath(ctx context.Context) (*Python, []error) {
 // newestMinor bounds the names that are looked for on PATH beside python3.
 const newestMinor = 15
 
-// Installed lists the files on PATH that should be Python 3, best first: all python3, then python3.15, python3.14 and so on. None is started.
+// Installed lists the files on PATH that should be Python 3, best first: all python3, then python3.15, python3.14 and so on, each file once.
+// None is started.
 func Installed() []string {
 	names := []string{"python3"}
 	for minor := newestMinor; minor >= MinimumMinor; minor-- {
 		names = append(names, fmt.Sprintf("python3.%d", minor))
 	}
 	var found []string
+	seen := map[string]bool{}
 	for _, name := range names {
 		for _, dir := range filepath.SplitList(os.Getenv("PATH")) {
 			path := filepath.Join(dir, name)
-			if info, err := os.Stat(path); filepath.IsAbs(dir) && err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-				found = append(found, path)
+			file, err := filepath.EvalSymlinks(path) // /bin is often the same as /usr/bin
+			if err != nil || seen[file] || !filepath.IsAbs(dir) {
+				continue
+			}
+			if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+				found, seen[file] = append(found, path), true
 			}
 		}
 	}

@@ -24,9 +24,10 @@ print("%d.%d.%d" % (v[0], v[1], v[2]))`
 
 // packageProbe reports on the schwimmbad_go that is installed. The library is loaded, because that it is there says little: it may
 // have been built for another processor or C library.
-const packageProbe = `import json, os, sys
+const packageProbe = `import sys
 if sys.path and not sys.path[0]:
     del sys.path[0]
+import json, os
 said = {}
 try:
     import schwimmbad_go
@@ -98,8 +99,20 @@ func runProblem(path string, err error, stderr string) error {
 	if !errors.As(err, &exit) {
 		return StartProblem(path, err)
 	}
+	return fmt.Errorf("ends with %v: %s", exit, tellingLine(stderr))
+}
+
+// tellingLine is the line of a program's complaints that says most: the last of a traceback, the one with the error in other outpourings.
+func tellingLine(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
-	return fmt.Errorf("ends with %v: %s", exit, lines[len(lines)-1])
+	if !strings.HasPrefix(lines[0], "Traceback") {
+		for _, line := range lines {
+			if lower := strings.ToLower(line); strings.Contains(lower, "error") || strings.Contains(lower, "not found") {
+				return strings.TrimSpace(line)
+			}
+		}
+	}
+	return strings.TrimSpace(lines[len(lines)-1])
 }
 
 // StartProblem puts into words why an interpreter could not be started. The error of exec says less: a missing dynamic loader is reported

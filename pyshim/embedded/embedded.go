@@ -47,6 +47,15 @@ func Prepare(ctx context.Context) (path string, err error) {
 	return interpreter(dir), nil
 }
 
+// Unpacked is the directory into which the interpreter was unpacked, empty if it was not, and what is damaged there.
+func Unpacked() (dir string, damage error) {
+	dir = cache.Find(entryName())
+	if dir == "" {
+		return "", nil
+	}
+	return dir, cache.Verify(dir)
+}
+
 // Repair looks at all files of the unpacked interpreter (1 ms) and removes it if it is damaged, so that the next Prepare unpacks it anew. The
 // answer says what was found; nil is a whole interpreter, or one that has not been unpacked.
 func Repair() (damage string, err error) { return cache.Repair(entryName()) }

@@ -21,3 +21,6 @@ func PreparePip(context.Context) (string, error) { return "", ErrLeftOut }
 
 // Repair always fails.
 func Repair() (damage string, err error) { return "", ErrLeftOut }
+
+// Unpacked says that nothing was.
+func Unpacked() (dir string, damage error) { return "", nil }

@@ -105,6 +105,9 @@ func build(ctx context.Context, place Place, recipe Recipe) (string, error) {
 	if usable(place, dir, recipe) == nil {
 		return dir, nil
 	}
+	if err := ctx.Err(); err != nil {
+		return "", err
+	}
 	sweep(place.Dir)
 	scratch, err := os.MkdirTemp(place.Dir, extracting)
 	if err != nil {

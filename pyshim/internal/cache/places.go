@@ -89,6 +89,21 @@ func (p Place) trusted() error {
 	return nil
 }
 
+// Writable is nil if entries can be made in the place, or it can be made; nothing is left behind there.
+func (p Place) Writable() error {
+	dir := existing(p.Dir)
+	if dir == p.Dir {
+		if err := p.trusted(); err != nil {
+			return err
+		}
+	}
+	probe, err := os.MkdirTemp(dir, extracting)
+	if err != nil {
+		return explain(dir, err)
+	}
+	return os.Remove(probe)
+}
+
 // Free says how many bytes this user may still write in the directory or, if it is not there yet, where it would be made; negative if unknown.
 func (p Place) Free() int64 { return free(existing(p.Dir)) }
 
