@@ -100,6 +100,8 @@ type client struct {
 	words []int64
 	fill  func(first int64, count int) int // encode no more than so many tasks, for a source that ends; nil: all
 	each  func(found int)                  // called after each step
+
+	starter func(index int) // nil: start
 }
 
 func newClient(t *testing.T, e *Engine) *client {
@@ -198,7 +200,11 @@ func (c *client) step(r *run, tasks task, wait int) int {
 	}
 	if found&FlagNeeds != 0 {
 		for k := range c.words[wordNeeds] {
-			c.start(int(c.words[process.PortNeeds+k]))
+			start := c.start
+			if c.starter != nil {
+				start = c.starter
+			}
+			start(int(c.words[process.PortNeeds+k]))
 		}
 	}
 	if found&FlagEvents != 0 {

@@ -108,7 +108,11 @@ func (w *crew) open(b boss, n int, arena uint64, maxTasks int, command, env []st
 	return nil
 }
 
-// attach registers a process that the caller started as worker i; pid 0 says that it could not be started.
+// Thread is the pid under which a thread of this process is attached.
+const Thread = -1
+
+// attach registers a process, or with Thread a thread, that the caller started as worker i; pid 0 says that it could not be
+// started.
 func (w *crew) attach(i, pid int, child bool) error {
 	if i < 0 || i >= len(w.tr.Workers) {
 		return fail(CodeArgument, "no worker %d in a pool of %d", i, len(w.tr.Workers))
@@ -117,6 +121,10 @@ func (w *crew) attach(i, pid int, child bool) error {
 		return fail(CodeArgument, "worker %d is there already (pid %d)", i, w.tr.Workers[i].Pid)
 	}
 	delete(w.starting, i)
+	if pid == Thread {
+		w.tr.AttachThread(i)
+		return nil
+	}
 	if pid <= 0 {
 		w.replace(i) // another caller may have more luck
 		return nil
@@ -183,8 +191,8 @@ func (w *crew) claimed(i int) *chunk {
 
 // end kills worker i on purpose, for the task of its chunk that stands at this place (-1: a job was given up).
 func (w *crew) end(i int, task int64) {
-	if w.tr.Workers[i].State == process.Absent {
-		return // or the death of the next one here would pass for ours
+	if w.tr.Workers[i].State == process.Absent || w.tr.Workers[i].Thread {
+		return // of an empty place the next one's death would pass for ours; and a thread cannot be ended
 	}
 	w.ended[i] = task
 	// It cannot fail but for ESRCH, which is handled inside: the worker is our own.
@@ -283,6 +291,10 @@ func (w *crew) control(code wire.Code, worker int) {
 	case wire.InitFailed:
 		w.boss.cannotStart(CodeInit, fmt.Errorf("the initializer failed in worker %d (pid %d)", worker, who.Pid),
 			w.tr.Load(w.tr.Cell(worker)+process.CellError))
+	case wire.Left:
+		if who.Thread {
+			w.tr.Forget(worker)
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ const (
 	JobOrdered   = 1
 	JobLazy      = 2
 	JobBroadcast = 4 // one task per worker: a worker that ran one waits until all have
+	JobDepth     = 8 // parameter 9 says how many chunks may be encoded and unanswered at once, >= 1
 )
 
 // TaskPark is the flag in a TASKS frame that makes a worker wait after its answer until CtlGate says that the broadcast has ended.
@@ -154,8 +155,8 @@ func (e *Engine) port(i int) *port {
 }
 
 // Begin starts a job; its parameters lie in the port: tasks (-1 unknown), key of the function's task time,
-// chunk size (0 adaptive), retries, job flags, time limit per task in ns, task flags, blob serial, blob offset. The
-// first offers are listed when it returns.
+// chunk size (0 adaptive), retries, job flags, time limit per task in ns, task flags, blob serial, blob offset, and with
+// JobDepth the most chunks out at once. The first offers are listed when it returns.
 func (e *Engine) Begin(pi int) (int64, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -181,6 +182,12 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	}
 	if spec.Tasks < dispatch.Unknown || spec.Chunk < 0 || spec.Retries < 0 || a[5] < 0 {
 		return 0, fail(CodeArgument, "begin: negative argument")
+	}
+	if a[4]&JobDepth != 0 {
+		if a[9] < 1 {
+			return 0, fail(CodeArgument, "begin: %d chunks at once", a[9])
+		}
+		spec.Depth = int(a[9])
 	}
 	broadcast := a[4]&JobBroadcast != 0
 	if broadcast {

@@ -43,7 +43,7 @@ WIRE_NAMES = {
 }  # fmt: skip
 RECORD_NAMES = {
     "RecordSize": None, "PageSize": None, "workerBits": None, "MaxWorker": None, "Hello": "HELLO", "Retired": "RETIRED",
-    "InitFailed": "INIT_FAILED",
+    "InitFailed": "INIT_FAILED", "Left": "LEFT",
 }  # fmt: skip
 # What only the two Python sides agree on: flags of frames that the engine hands through, sizes derived from others.
 PYTHON_ONLY = {
@@ -95,7 +95,7 @@ def test_python_constants_are_those_of_go() -> None:
 def test_defines_are_those_of_python() -> None:
     shared = {k.removeprefix("SWG_"): v for k, v in HEADER.defines.items() if not k.startswith("SWG_E_") and k not in HEADER_ONLY}
     assert shared.pop("ABI") == L.ABI
-    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_", "RANK_", "EXTERNAL_")
+    prefixes = ("W_", "EVENT_", "OFFER_", "JOB_", "WAIT_", "FOUND_", "RANK_", "EXTERNAL_", "THREAD")
     assert shared == {k: v for k, v in INTS.items() if k.startswith(prefixes) and k != "EXTERNAL"}
     assert {k: HEADER.defines[k] for k in HEADER_ONLY} == {k: LAYOUT[go] for k, go in HEADER_ONLY.items()}
 

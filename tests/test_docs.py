@@ -229,7 +229,7 @@ def test_no_number_is_left_out() -> None:
     assert set(LAYOUT) - names == set()
     partners = {python_name(name) for name in names} | names
     # Local to Python, or the same under another name.
-    own = {"PAGE_SHIFT", "SLOT_DATA", "EXTERNAL"}
+    own = {"PAGE_SHIFT", "SLOT_DATA", "EXTERNAL", "THREAD"}
     assert set(PYTHON) - partners - own == set()
     assert 1 << _layout.PAGE_SHIFT == LAYOUT["PageSize"]
 

@@ -82,7 +82,7 @@ typedef struct swg_peer {
 #define SWG_MAX_OFFERS 64
 #define SWG_OFFER_WORDS 8   /* job, chunk, slot offset, slot bytes, first task, tasks, attempt<<1|fresh, block */
 #define SWG_W_PARAM 1344    /* arguments of swg_begin: tasks or -1, function key, chunk size or 0, retries, job flags,
-                               time limit per task [ns], task flags, blob serial, blob offset */
+                               time limit per task [ns], task flags, blob serial, blob offset; with JOB_DEPTH: most chunks out at once */
 #define SWG_W_LAST 1359     /* set to 1 before swg_step: the source of the last submitted chunk is drained */
 
 /* Event flags. */
@@ -96,10 +96,14 @@ typedef struct swg_peer {
 /* In a buffer table of a pool of MPI ranks: the rest is an address in this process, not an offset in the arena. */
 #define SWG_EXTERNAL_BIT 63
 
+/* In place of the pid of a worker that is a thread of this process. */
+#define SWG_THREAD (-1)
+
 /* Job flags. */
 #define SWG_JOB_ORDERED 1
 #define SWG_JOB_LAZY 2
 #define SWG_JOB_BROADCAST 4
+#define SWG_JOB_DEPTH 8
 
 /* Waiting, and what swg_step found. */
 #define SWG_WAIT_NONE 0
@@ -135,7 +139,8 @@ int64_t swg_open(const swg_config *config);
 int32_t swg_start(int64_t pool);
 int32_t swg_get_info(int64_t pool, swg_info *info);
 int32_t swg_get_stats(int64_t pool, swg_stats *stats);
-/* Register a process as worker `index`; pid 0: it could not be started. child: it is a child of this process. */
+/* Register a process as worker `index`; pid 0: it could not be started, SWG_THREAD: it is a thread of this process, which uses
+   the same descriptors and says when it leaves. child: it is a child of this process. */
 int32_t swg_attach(int64_t pool, int32_t index, int32_t pid, int32_t child);
 int32_t swg_worker_pid(int64_t pool, int32_t index);
 int32_t swg_kill(int64_t pool, int32_t index, int32_t signal);

@@ -35,6 +35,7 @@ FLOATS: Final = 4
 NP_FLOATS: Final = 5
 ERROR: Final = 6
 INTS: Final = 9
+LOCAL: Final = 10  # nothing is encoded: worker and master are threads of one process
 
 # Flags of a TASKS frame.
 UNPACK_STAR: Final = 1
@@ -99,6 +100,7 @@ HEAP_STATE: Final = 8
 HELLO: Final = 1
 RETIRED: Final = 2
 INIT_FAILED: Final = 3
+LEFT: Final = 4  # of a worker that is a thread: no descriptor tells of its end
 
 # Words of a port.
 W_EVENTS: Final = 0
@@ -128,6 +130,7 @@ EXTERNAL: Final = 1 << EXTERNAL_BIT  # in a buffer table: the rest is an address
 JOB_ORDERED: Final = 1
 JOB_LAZY: Final = 2
 JOB_BROADCAST: Final = 4
+JOB_DEPTH: Final = 8
 
 WAIT_NONE: Final = 0
 WAIT_ANY: Final = 1
@@ -148,5 +151,7 @@ RANK_CLOSE: Final = 3
 RANK_EXIT: Final = 4
 RANK_NEEDS: Final = 5
 RANK_RESUME: Final = 6
+
+THREAD: Final = -1  # in place of a pid
 
 WORKER_ENV: Final = "SCHWIMMBAD_GO_WORKER"

@@ -1,6 +1,9 @@
 package dispatch
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 const (
 	// Short chunks are kept in flight for this long, so that neither the workers nor the owner go to sleep between two
@@ -19,8 +22,15 @@ func (s *Scheduler) Depth(id JobID) int {
 	return 0
 }
 
-// depthOf is larger for chunks whose size the user fixed and whose tasks are known to be short.
 func (s *Scheduler) depthOf(j *job) int32 {
+	if j.spec.Depth > 0 {
+		return min(s.usualDepth(j), int32(min(j.spec.Depth, math.MaxInt32)))
+	}
+	return s.usualDepth(j)
+}
+
+// usualDepth is larger for chunks whose size the user fixed and whose tasks are known to be short.
+func (s *Scheduler) usualDepth(j *job) int32 {
 	if j.spec.Chunk == 0 || !j.time.known {
 		return s.depth
 	}

@@ -37,6 +37,12 @@ func TestDepthOfShortChunks(t *testing.T) {
 			}
 		})
 	}
+	s := learned(2, 500*time.Nanosecond)
+	for bound, want := range map[int]int{1: 1, 3: 3, 1000: 64} { // a bound of the user's lowers the depth and never raises it
+		if got := s.Depth(s.Begin(JobSpec{Tasks: 1000, Func: 1, Chunk: 1, Depth: bound})); got != want {
+			t.Errorf("depth %d under a bound of %d, want %d", got, bound, want)
+		}
+	}
 	if New(Config{Workers: 2}).Depth(99) != 0 {
 		t.Error("a job that does not exist has a depth")
 	}

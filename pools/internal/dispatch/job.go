@@ -12,6 +12,7 @@ type JobSpec struct {
 	Lazy     bool   // bound how far intake runs ahead of delivery
 	Timed    bool   // a limit per task is in force: the worker looks at the clock after each task
 	MaxTasks int    // most tasks per chunk, explicit ones included; 0: no limit
+	Depth    int    // most chunks reserved or in flight at once; 0: as many as keep the workers busy, and never more than those
 }
 
 type job struct {
@@ -48,7 +49,7 @@ type job struct {
 // Begin starts a job and returns its id. Nothing is offered before the first call of Offer. It panics on a spec with
 // a negative number (Unknown tasks apart): that is a bug of the caller's.
 func (s *Scheduler) Begin(spec JobSpec) JobID {
-	if spec.Tasks < Unknown || spec.Chunk < 0 || spec.Retries < 0 || spec.MaxTasks < 0 {
+	if spec.Tasks < Unknown || spec.Chunk < 0 || spec.Retries < 0 || spec.MaxTasks < 0 || spec.Depth < 0 {
 		panic(fmt.Sprintf("dispatch: job spec with a negative number: %+v", spec))
 	}
 	j := s.newJob()

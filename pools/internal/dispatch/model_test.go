@@ -178,6 +178,9 @@ func (m *model) begin() {
 	if m.in.pick(4) == 0 {
 		j.spec.MaxTasks = 1 + m.in.pick(10)
 	}
+	if m.in.pick(4) == 0 {
+		j.spec.Depth = 1 + m.in.pick(4)
+	}
 	j.id = m.s.Begin(j.spec)
 	m.jobs = append(m.jobs, j)
 }
@@ -225,6 +228,9 @@ func (m *model) offer(j *modelJob) bool {
 	}
 	if j.spec.Chunk > 0 { // short chunks of a fixed size go deeper
 		depth = max(depth, defaultDeepMost)
+	}
+	if j.spec.Depth > 0 {
+		depth = min(depth, j.spec.Depth)
 	}
 	m.check(!j.cancelled, "offer of a cancelled job")
 	m.check(all < depth, "%d chunks in flight, depth %d", all+1, depth)

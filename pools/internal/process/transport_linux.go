@@ -28,12 +28,13 @@ const (
 	Ready                 // has said hello
 )
 
-// Worker is one process the transport feeds.
+// Worker is one process the transport feeds, or one thread of this process.
 type Worker struct {
-	Pid   int
-	Child bool // our own child: its exit status can be collected here
-	State State
-	pidfd int
+	Pid    int
+	Child  bool // our own child: its exit status can be collected here
+	Thread bool // of this process: it cannot be killed, does not die alone, and says when it leaves
+	State  State
+	pidfd  int
 }
 
 // Exit tells how a worker ended.
@@ -135,6 +136,18 @@ func (t *Transport) Attach(i, pid int, child bool) error {
 	}
 	return nil
 }
+
+// AttachThread registers a thread of this process, which reads and writes the same pipes as a process would, as worker i.
+func (t *Transport) AttachThread(i int) {
+	w := &t.Workers[i]
+	w.Pid, w.Thread = syscall.Getpid(), true
+	if w.State != Ready {
+		w.State = Starting
+	}
+}
+
+// Forget empties the place of a thread that has left.
+func (t *Transport) Forget(i int) { t.Workers[i] = Worker{pidfd: -1} }
 
 // ResetCell prepares worker i's cell for a new process; the heap keeps blocks that are still being read.
 func (t *Transport) ResetCell(i int) {

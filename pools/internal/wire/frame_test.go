@@ -131,7 +131,7 @@ func TestDecodeRefuses(t *testing.T) {
 		{"a newer version", func(b []byte) []byte { b[3] = 2; return b }, arena, ErrVersion},
 		{"type 0", put16(4, 0), arena, ErrBadField},
 		{"type 4", put16(4, 4), arena, ErrBadField},
-		{"kind 10", put16(6, 10), arena, ErrBadField},
+		{"kind 11", put16(6, 11), arena, ErrBadField},
 		{"first beyond int64", put64(32, math.MaxUint64), arena, ErrBadField},
 		{"negative time", put64(64, 1<<63), arena, ErrBadField},
 		{"2^32-1 buffers", put32(12, math.MaxUint32), arena, ErrTooBig},

@@ -42,22 +42,23 @@ type Kind uint16
 
 // The payload encodings.
 const (
-	PickleList  Kind = 0 // a pickled list
-	Range       Kind = 1 // start, stop and step of a range
-	ArrayRows   Kind = 2 // rows of one ndarray
-	Slab        Kind = 3 // equal small arrays, one behind the other
-	Floats      Kind = 4 // float64, as Python floats
-	NumpyFloats Kind = 5 // float64, as numpy.float64
-	ErrorRecord Kind = 6 // what a task raised
-	MsgpackList Kind = 7 // a msgpack array
-	Raw         Kind = 8 // bytes as they are
-	Ints        Kind = 9 // int64, as Python ints
+	PickleList  Kind = 0  // a pickled list
+	Range       Kind = 1  // start, stop and step of a range
+	ArrayRows   Kind = 2  // rows of one ndarray
+	Slab        Kind = 3  // equal small arrays, one behind the other
+	Floats      Kind = 4  // float64, as Python floats
+	NumpyFloats Kind = 5  // float64, as numpy.float64
+	ErrorRecord Kind = 6  // what a task raised
+	MsgpackList Kind = 7  // a msgpack array
+	Raw         Kind = 8  // bytes as they are
+	Ints        Kind = 9  // int64, as Python ints
+	Local       Kind = 10 // nothing: the tasks are objects of the process that the worker is a thread of
 
-	lastKind = Ints
+	lastKind = Local
 )
 
 var kindNames = [lastKind + 1]string{"pickle list", "range", "ndarray rows", "slab of arrays", "floats", "numpy floats",
-	"error record", "msgpack list", "raw", "ints"}
+	"error record", "msgpack list", "raw", "ints", "local objects"}
 
 func (k Kind) String() string {
 	if k <= lastKind {

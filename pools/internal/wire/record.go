@@ -31,6 +31,7 @@ const (
 	Hello      Code = 1 // the worker is ready
 	Retired    Code = 2 // the worker has run its last task and leaves
 	InitFailed Code = 3 // the worker's initializer raised
+	Left       Code = 4 // the worker, a thread, has ended: nobody else will tell
 )
 
 func (c Code) String() string {
@@ -41,6 +42,8 @@ func (c Code) String() string {
 		return "RETIRED"
 	case InitFailed:
 		return "INIT_FAILED"
+	case Left:
+		return "LEFT"
 	}
 	return fmt.Sprintf("Code(%d)", uint8(c))
 }

@@ -24,7 +24,7 @@ func TestChunkRecord(t *testing.T) {
 }
 
 func TestControlRecord(t *testing.T) {
-	for _, code := range []Code{Hello, Retired, InitFailed} {
+	for _, code := range []Code{Hello, Retired, InitFailed, Left} {
 		for _, worker := range []uint32{0, 1, MaxWorker} {
 			r := ControlRecord(code, worker)
 			if !r.Control() || r.Code() != code || r.Worker() != worker {
@@ -46,8 +46,8 @@ func TestControlRecord(t *testing.T) {
 func TestNames(t *testing.T) {
 	for _, k := range []struct{ got, want string }{
 		{Tasks.String(), "TASKS"}, {Results.String(), "RESULTS"}, {Blob.String(), "BLOB"}, {Type(9).String(), "Type(9)"},
-		{PickleList.String(), "pickle list"}, {Raw.String(), "raw"}, {Ints.String(), "ints"}, {Kind(10).String(), "Kind(10)"},
-		{Hello.String(), "HELLO"}, {Retired.String(), "RETIRED"}, {InitFailed.String(), "INIT_FAILED"},
+		{PickleList.String(), "pickle list"}, {Raw.String(), "raw"}, {Ints.String(), "ints"}, {Local.String(), "local objects"}, {Kind(11).String(), "Kind(11)"},
+		{Hello.String(), "HELLO"}, {Retired.String(), "RETIRED"}, {InitFailed.String(), "INIT_FAILED"}, {Left.String(), "LEFT"},
 		{Code(9).String(), "Code(9)"},
 	} {
 		if k.got != k.want {
