@@ -73,6 +73,8 @@ class Call:
     group : int
         Calls of the same group, if not 0, share large read-only buffers that come again, as the chunks of one call do.
         Others are sent with each: a task may change what it gets, and the next call's must not see that.
+    ahead : int or None
+        Most messages drawn and not answered at any time, >= 1; None: as many as keep the workers busy.
     """
 
     func: Callable[..., Any]
@@ -89,6 +91,7 @@ class Call:
     function: Encoded | None = None
     encoder: Encoder | None = None
     group: int = 0
+    ahead: int | None = None
 
 
 def checked_call(

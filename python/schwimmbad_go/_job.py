@@ -25,8 +25,8 @@ from ._source import Drawn, source_of
 if TYPE_CHECKING:
     from ._runner import Runner
 
-_PARAMS: Final = struct.Struct("<9q")
-_EVENT: Final = struct.Struct("<8q")
+_PARAMS: Final = struct.Struct("<10q")
+EVENT: Final = struct.Struct("<8q")
 _UNPACK: Final = {0: 0, STAR: L.UNPACK_STAR, APPLY: L.UNPACK_APPLY}
 _BIG_CHUNK: Final = 16 << 10  # post at once: the workers can begin while the next chunk is encoded
 _AHEAD: Final = 8  # tasks looked at for buffers that come again
@@ -66,6 +66,8 @@ class Job:
             job_flags |= L.JOB_ORDERED
         if call.lazy:
             job_flags |= L.JOB_LAZY
+        if call.ahead is not None:
+            job_flags |= L.JOB_DEPTH
         with runner.lock:  # until the job is known, nothing protects the stored function from being dropped
             func, stateless, time_key = runner.function(call.func, encoded)
             self.func = func
@@ -74,6 +76,7 @@ class Job:
             _PARAMS.pack_into(
                 runner.arena, port.at + 8 * L.W_PARAM, self.source.n, time_key, call.chunksize or 0, call.retries, job_flags,
                 0 if call.timeout is None else max(int(call.timeout * 1e9), 1), flags, func.serial, func.at,
+                call.ahead or 0,
             )  # fmt: skip
             self.id = port.begin(port.handle)
             if self.id > 0:
@@ -87,7 +90,7 @@ class Job:
     def encode(self, k: int) -> bool:
         """Encode the tasks of offer k into its slot; whether the chunk is big enough to be posted at once."""
         port, arena = self.port, self.runner.arena
-        _, chunk, slot, room, first, count, tag, _ = _EVENT.unpack_from(arena, port.at + 8 * (L.W_OFFER + L.OFFER_WORDS * k))
+        _, chunk, slot, room, first, count, tag, _ = EVENT.unpack_from(arena, port.at + 8 * (L.W_OFFER + L.OFFER_WORDS * k))
         source = self.source
         tasks = source.take(first, count, bool(tag & 1))
         n = len(tasks)
@@ -103,9 +106,7 @@ class Job:
                 L.WORD.pack_into(arena, slot + L.SLOT_FRAME + 48, size)
                 return size > _BIG_CHUNK
         if n < count:
-            L.WORD32.pack_into(arena, slot + L.SLOT_FRAME + 40, n)
-            if source.drained:  # type: ignore[union-attr]
-                port.words[L.W_LAST] = 1
+            self.fewer(slot, n)
             if n == 0:
                 return False
         kind, data, large = self._encode(tasks, first, slot)
@@ -126,6 +127,12 @@ class Job:
         arena[start : start + size] = data
         L.WORD.pack_into(arena, slot + L.SLOT_FRAME + 48, size)
         return need > _BIG_CHUNK
+
+    def fewer(self, slot: int, n: int) -> None:
+        """The source gave only so many tasks for the chunk in this slot."""
+        L.WORD32.pack_into(self.runner.arena, slot + L.SLOT_FRAME + 40, n)
+        if self.source.drained:  # type: ignore[union-attr]
+            self.port.words[L.W_LAST] = 1
 
     def _encode(self, tasks: Any, first: int, slot: int) -> Encoded:
         runner = self.runner
@@ -208,7 +215,7 @@ class Job:
         deliver, the engine asked something.
         """
         arena = self.runner.arena
-        _, chunk, first, count, slot, flags, info, code = _EVENT.unpack_from(
+        _, chunk, first, count, slot, flags, info, code = EVENT.unpack_from(
             arena, self.port.at + 8 * (L.W_EVENT + L.EVENT_WORDS * k)
         )
         if flags & (L.EVENT_TASKS | L.EVENT_FUNC):

@@ -43,7 +43,7 @@ class Jobs:
         """Start a job; its first chunks are with the workers when this returns."""
         call.ordered = False
         try:
-            job = Job(self.runner, call, self.port, False)
+            job = self.runner.job_type(self.runner, call, self.port, False)
             if job.source.n == 0:
                 result._complete([])
                 return

@@ -62,6 +62,8 @@ class Runner:
         Variables of workers from a fork server, besides the inherited ones.
     """
 
+    job_type: type[Job] = Job
+
     def __init__(
         self, workers: int, method: str, initializer: Initializer, max_tasks: int, environ: Mapping[str, str] | None = None
     ) -> None:
@@ -75,6 +77,7 @@ class Runner:
         self.joiners = 0
         self.opened = 0  # while some of them are in use, the arena must stay
         self.closed = self.dead = self.joined = self.freed = False
+        self.stuck = False  # workers may be held by tasks that nobody waits for
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
         self.plain: dict[int, tuple[Any, Function, int]] = {}  # functions that are plain references, by id
@@ -255,7 +258,7 @@ class Runner:
         """A job on a port of its own."""
         port = self.acquire()
         try:
-            return Job(self, call, port, static)
+            return self.job_type(self, call, port, static)
         except BaseException:  # the tasks' own __iter__ raised: the port must not be lost with it
             self.release(port)
             raise
@@ -344,6 +347,14 @@ class Runner:
         if pump is not None:
             pump.close()
 
+    def busy(self) -> bool:
+        """Whether a call is under way, or waits to be."""
+        with self.lock:
+            pump = self.pump
+            if pump is not None and pump.is_alive() and (pump.queue or pump.jobs):
+                return True
+            return not self.freed and self.engine.stats()["jobs"] > 0
+
     def join(self, deadline: float | None = None) -> None:
         """Wait until the workers have left, then give everything back. Past the deadline, a value of ``time.monotonic()``, it gives
         up waiting."""
@@ -371,6 +382,17 @@ class Runner:
         starter = getattr(self, "starter", None)
         if starter is not None:
             starter.close()
+
+    def shut_down(self) -> None:
+        """The net under a pool that nobody closed: at garbage collection and at exit."""
+        if self.owner != os.getpid() or self.freed or sys.is_finalizing():
+            return  # at the end of this process the workers end by themselves: their lifeline
+        self.terminate()
+        self.join()
+
+    def leave(self) -> None:
+        """After `terminate`: wait for the workers, which have been killed."""
+        self.join()
 
     def free(self) -> None:
         """Give back memory and descriptors; nobody uses them any more. Under the lock."""
@@ -453,10 +475,21 @@ def _in_band(obj: Any) -> Encoded:
 
 
 def shut_down(runner: Runner) -> None:
-    """The net under a pool that nobody closed: at garbage collection and at exit."""
-    if runner.owner != os.getpid() or runner.freed:
-        return
-    if sys.is_finalizing():
-        return  # the end of this process ends the workers: their lifeline
-    runner.terminate()
-    runner.join()
+    """Of a finalizer: end what a pool that is gone has left."""
+    runner.shut_down()
+
+
+def join_later(runner: Runner) -> threading.Thread | None:
+    """Give back what the workers used once the last one has left, without waiting for it.
+
+    Returns
+    -------
+    Thread or None
+        Ends when it is done. None at the end of the interpreter, which starts no threads any more.
+    """
+    thread = threading.Thread(target=runner.join, name="schwimmbad-go-leaving", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        return None
+    return thread

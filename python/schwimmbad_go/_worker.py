@@ -134,7 +134,19 @@ def serve(channel: Channel) -> NoReturn:
 
 
 class Worker:
-    """State of a worker between chunks."""
+    """State of a worker between chunks.
+
+    Attributes
+    ----------
+    reply : type
+        Where the results of a chunk go.
+    describe, failed : callable
+        What is kept of a task's exception, and what stands in its place among the results.
+    """
+
+    reply: type[Chunk] = Chunk
+    describe: Callable[[BaseException], Any] = staticmethod(_errors.make_record)
+    failed: Callable[[Any], Any] = _errors.Failed
 
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
@@ -146,9 +158,12 @@ class Worker:
         self.look: Callable[[], None] | None = None  # where nobody else sets the cancel word while a chunk runs
         self.limits = False  # nobody else ends a task that takes too long
         self.pinned: list[tuple[int, list[Any]]] = []
-        # What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
-        # after each chunk.
-        self.out = [s for s in (sys.stdout, sys.stderr) if s is not None and not _line_buffered(s)]
+        self.out = self._streams()
+
+    def _streams(self) -> list[Any]:
+        """What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
+        after each chunk. Those that are to be flushed."""
+        return [s for s in (sys.stdout, sys.stderr) if s is not None and not _line_buffered(s)]
 
     def run(self, slot: int, generation: int) -> None:
         """Run one chunk and answer."""
@@ -162,7 +177,7 @@ class Worker:
         began = monotonic_ns()
         functions = self.functions
         end = free or (slot + L.SLOT_DATA + 16 * nbuf + nbytes + 63) & -64
-        done = Chunk(arena, self.heap, slot, slot + room, job, first, count, end)
+        done = self.reply(arena, self.heap, slot, slot + room, job, first, count, end)
         anchors: list[Any] = []
         if cancel:
             status = L.STOPPED
@@ -278,7 +293,7 @@ class Worker:
             if error is None:
                 at += n
             else:
-                record = _errors.make_record(error)
+                record = self.describe(error)
                 error = None
                 at = done.done + len(results) + 1
                 if not flags & L.KEEP_GOING:
@@ -287,7 +302,7 @@ class Worker:
                     done.put_error(record)
                     self.tasks += at
                     return L.FAILED
-                results.append(_errors.Failed(record))
+                results.append(self.failed(record))
                 done.failing = True
             before, now = now, monotonic_ns()
             if at >= count:

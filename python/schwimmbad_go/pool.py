@@ -642,15 +642,7 @@ class BasePool(abc.ABC):
 
     def _submit(self, call: Call, result: AsyncResult[Any]) -> None:
         """Start `call` in the background and settle `result` when it ends; the default runs it at once."""
-        try:
-            values = self._collect(call)
-        except Exception as error:
-            result._fail(error)
-        except BaseException as error:  # Ctrl-C or sys.exit() on the caller's own stack is for the caller
-            result._fail(error)
-            raise
-        else:
-            result._complete(values)
+        run_now(self._collect, call, result)
 
     def _broadcast(
         self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -661,6 +653,19 @@ class BasePool(abc.ABC):
 
 def _apply_call(func: Any, args: Any, kwds: Any, retries: int, timeout: float | None) -> Call:
     return checked_call(func, [(tuple(args), dict(kwds or {}))], APPLY, None, False, retries, timeout)
+
+
+def run_now(collect: Callable[[Call], list[Any]], call: Call, result: AsyncResult[Any]) -> None:
+    """Run a call on the caller's stack and settle `result` with what comes of it."""
+    try:
+        values = collect(call)
+    except Exception as error:
+        result._fail(error)
+    except BaseException as error:  # Ctrl-C or sys.exit() on the caller's own stack is for the caller
+        result._fail(error)
+        raise
+    else:
+        result._complete(values)
 
 
 def _place(out: list[Any], first: int, values: list[Any]) -> None:
