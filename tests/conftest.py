@@ -115,7 +115,7 @@ def clean(kind: PoolKind) -> Iterator[None]:
         kind.renew()  # it is no part of what the case leaves
     if kind.name not in _warm:
         # The first pool of a process may keep what serves all later ones: the engine, the standard library's forkserver.
-        first = kind(1)
+        first = kind(2)
         list(first.map(abs, [1]))
         first.terminate()
         first.join()

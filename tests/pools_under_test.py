@@ -34,9 +34,15 @@ CAPABILITIES = {
     "prompt": "no result and no task waits behind a task that was taken for a short one",
     "side by side": "several pools can be open at once",
     "size": "the number of workers can be chosen",
+    "tells size": "size is the number of workers",
+    "lone worker": "a pool of one has a worker beside the caller",
+    "plain count": "processes= is a number from 1 on",
+    "own state": "what a worker keeps is its own, and goes with it",
+    "cannot travel": "the pool itself cannot be pickled, as multiprocessing's",
     "closes": "a closed pool refuses work",
     "eager map": "map without a callback returns a list, and its tasks have run",
     "late by reference": "a worker sees functions by name, as they were when it was forked",
+    "ends with a fork": "in a forked child the pool refuses to work",
     "inherits": "a worker starts with a copy of the caller's memory: its globals, seeds and open descriptors",
     "recycles": "maxtasksperchild replaces workers",
     "task timeout": "a running task can be cut off",
@@ -118,6 +124,11 @@ SERIAL = PoolKind(
         "pickling": IN_CALLER,
         "parallel": "runs one task at a time, inside the call",
         "size": "has one worker, the caller",
+        "tells size": "has one worker, the caller",
+        "lone worker": "has one worker, the caller",
+        "plain count": "has one worker, the caller",
+        "cannot travel": "can be pickled, as in schwimmbad",
+        "ends with a fork": "works in a forked child as well",
         "closes": "close() is a no-op, as in schwimmbad",
         "eager map": "map without a callback is lazy, as in schwimmbad",
         "late by reference": IN_CALLER,
@@ -131,6 +142,37 @@ FORK = PoolKind("multi-fork", "MultiPool", {"start_method": "fork"})
 NOT_FORKED = {"inherits": "its workers are fresh interpreters", "late by reference": "its workers are fresh interpreters"}
 FORKSERVER = PoolKind("multi-forkserver", "MultiPool", {"start_method": "forkserver"}, lacks=NOT_FORKED, cheap=False)
 SPAWN = PoolKind("multi-spawn", "MultiPool", {"start_method": "spawn"}, lacks=NOT_FORKED, cheap=False)
+
+
+_JOBLIB = {
+    "tells size": "its size is 0, as in schwimmbad",
+    "lone worker": "with n_jobs=1 tasks run in the caller, as in joblib",
+    "plain count": "counts as joblib does: -1 is every CPU",
+    "cannot travel": "can be pickled, as in schwimmbad",
+    "ends with a fork": "works in a forked child as well, there in the calling process",
+    "closes": "can be used after close(), as in schwimmbad",
+    "handles": "has no _pool, as in schwimmbad",
+    "state": "has no _state, as in schwimmbad",
+}
+IN_THREADS = "its workers are threads of the caller's process"
+JOBLIB_FORK = PoolKind("joblib-multiprocessing", "JoblibPool", {"backend": "multiprocessing"}, lacks=_JOBLIB)
+JOBLIB_THREADS = PoolKind(
+    "joblib-threading", "JoblibPool", {"backend": "threading"},
+    lacks={
+        **_JOBLIB,
+        "workers": IN_THREADS,
+        "deaths": IN_THREADS,
+        "pickling": IN_THREADS,
+        "late by reference": IN_THREADS,
+        "inherits": IN_THREADS,
+        "recycles": IN_THREADS,
+        "task timeout": "a thread cannot be ended",
+        "own state": IN_THREADS,
+    },
+)  # fmt: skip
+JOBLIB_SERIAL = PoolKind("joblib-sequential", "JoblibPool", {"backend": "sequential"}, lacks={
+    **{k: v for k, v in SERIAL.lacks.items() if k != "eager map"}, **_JOBLIB,
+})  # fmt: skip
 
 
 # The variable by which a rank of a job knows what to open; tests/mpi sets it.
@@ -161,4 +203,4 @@ MPI_KINDS = {
 if MPI_MODE in os.environ:
     KINDS: tuple[PoolKind, ...] = (MPI_KINDS[os.environ[MPI_MODE]],)
 else:
-    KINDS = (SERIAL, FORK, FORKSERVER, SPAWN)
+    KINDS = (SERIAL, FORK, FORKSERVER, SPAWN, JOBLIB_FORK, JOBLIB_THREADS, JOBLIB_SERIAL)

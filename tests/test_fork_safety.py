@@ -69,6 +69,10 @@ def test_using_the_pool_in_a_child_is_a_clear_error(kind: PoolKind, tmp_path: Pa
         "    print('refused:', error, flush=True)",
     ])
     lines = out.splitlines()
+    if not kind.has("ends with a fork"):
+        assert "refused" not in out
+        assert lines[-2:] == ["child 0", "parent ok"]
+        return
     assert lines[0].startswith("refused: ")
     assert "fork" in lines[0]
     assert lines[1:] == ["child 0", "parent ok"]
@@ -196,7 +200,10 @@ class TestNestedPools:
                     print(second.map(task, [1, 2]))
                 pool.close()
         """)
-        assert "refused" in out
+        if kind.has("ends with a fork"):
+            assert "refused" in out
+        else:
+            assert out == "[[1], [2]]\n"
 
 
 def test_ending_a_forkserver_pool_while_other_processes_inherited_its_socket(clean: None) -> None:

@@ -43,8 +43,6 @@ def files() -> Path:
     ],
 )
 def test_passes_upstream(files: Path, test: str, count: int, tmp_path: Path) -> None:
-    if "Joblib" in test and not schwimmbad_go.JoblibPool.enabled():
-        pytest.skip("JoblibPool is not part of this version")
     options = ["-q", "-W", "error", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(tmp_path)]
     environment = {
         **os.environ,

@@ -169,21 +169,7 @@ class TestChoosePool:
             schwimmbad_go.choose_pool(mpi=True, processes=4)
 
 
-class TestPoolsToCome:
-    """What is not built yet exists as far as its errors go."""
-
-    def test_joblib(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from schwimmbad_go import jl
-
-        monkeypatch.setattr(jl.importlib.util, "find_spec", lambda name: None)
-        with pytest.raises(ImportError, match="^joblib is required to use the JoblibPool$"):
-            schwimmbad_go.JoblibPool(2)
-        monkeypatch.setattr(jl.importlib.util, "find_spec", lambda name: True)
-        with pytest.raises(NotImplementedError, match="not part of this version"):
-            schwimmbad_go.JoblibPool(2, backend="threading")
-        assert schwimmbad_go.JoblibPool.enabled() is False
-        assert "Parallel" not in vars(jl)
-
+class TestModules:
     def test_names(self) -> None:
         from schwimmbad_go.mpi import MPI, _dummy_callback
 

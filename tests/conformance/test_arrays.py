@@ -151,6 +151,7 @@ class TestFlagsAndAliasing:
     @pytest.mark.parametrize("n", [4, 50_000])
     def test_a_task_kept_by_the_worker_stays_what_it_was(self, fresh: Any, kind: PoolKind, n: int) -> None:
         """The memory that a task came in may be used again only when nobody looks at it any more."""
+        kind.needs("own state")
         pool = fresh(2)
         for run in range(4):
             list(pool.map(functools.partial(arrays.keep, "kept"), [np.full(n, run * 10.0 + i) for i in range(8)]))
@@ -159,7 +160,8 @@ class TestFlagsAndAliasing:
         assert sum(count for count, _ in found) == 32
         assert all(intact for _, intact in found)
 
-    def test_rows_kept_by_the_worker(self, fresh: Any) -> None:
+    def test_rows_kept_by_the_worker(self, fresh: Any, kind: PoolKind) -> None:
+        kind.needs("own state")
         pool = fresh(2)
         for run in range(4):
             list(pool.map(functools.partial(arrays.keep, "rows"), np.full((16, 5), float(run))))

@@ -191,8 +191,8 @@ class TestCallback:
 class TestBatchedMap:
     def test_labels_and_data(self, pool: Any, kind: PoolKind) -> None:
         batches = list(pool.batched_map(tasks.identity, list("abcde")))
-        assert len(batches) == (2 if kind.has("workers") else 1)
-        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.has("workers") else [((0, 5), list("abcde"))]
+        assert len(batches) == (2 if kind.has("size") else 1)
+        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.has("size") else [((0, 5), list("abcde"))]
         assert batches == expected
 
     def test_more_workers_than_tasks(self, fresh: Any, kind: PoolKind) -> None:
@@ -219,9 +219,9 @@ class TestApply:
 class TestBroadcast:
     def test_once_on_every_worker(self, fresh: Any, kind: PoolKind) -> None:
         pool = fresh(5)
-        pids = pool.broadcast(tasks.pid)
-        assert len(pids) == pool._processes
-        assert len(set(pids)) == pool._processes
+        places = pool.broadcast(tasks.place)
+        assert len(places) == pool._processes
+        assert len(set(places)) == pool._processes
 
     def test_arguments_and_type(self, pool: Any) -> None:
         made = pool.broadcast(tasks.add, 1, 2, 3, scale=10)

@@ -207,10 +207,11 @@ class TestInitializer:
         pool = fresh(2, initializer=tasks.remember, initargs=("initialized", 5))
         assert set(pool.map(tasks.recall, ["initialized"] * 50)) == {5}
 
-    def test_once_per_worker(self, fresh: Any) -> None:
+    def test_once_per_worker(self, fresh: Any, kind: PoolKind) -> None:
         pool = fresh(2, initializer=tasks.count_up, initargs=("starts",))
         list(pool.map(tasks.square, range(100)))
-        assert pool.broadcast(tasks.recall, "starts") == [1] * pool._processes
+        each = 1 if kind.has("own state") else 2
+        assert pool.broadcast(tasks.recall, "starts") == [each] * pool._processes
 
     def test_on_replacement_workers_too(self, fresh: Any, kind: PoolKind) -> None:
         kind.needs("deaths")
@@ -289,8 +290,8 @@ class TestStatistics:
         assert after.tasks - before.tasks == 100
         assert 1 <= after.chunks - before.chunks <= 100
         assert after.workers == 2
-        assert after.bytes_in > before.bytes_in
-        assert after.bytes_out > before.bytes_out
+        assert (after.bytes_in > before.bytes_in) is kind.has("pickling")
+        assert (after.bytes_out > before.bytes_out) is kind.has("pickling")
         assert after.busy_seconds >= before.busy_seconds >= 0
 
     def test_counts_losses_and_retries(self, fresh: Any, kind: PoolKind, tmp_path: Path) -> None:

@@ -42,16 +42,16 @@ def test_master_side_attributes(pool: Any, kind: PoolKind) -> None:
     assert pool.is_master() is True
     assert pool.is_worker() is False
     assert type(pool).enabled() is True
-    assert pool.size == (2 if kind.has("workers") else 0)
+    assert pool.size == (2 if kind.has("tells size") else 0)
     assert type(pool._processes) is int
-    assert pool._processes == (2 if kind.has("workers") else 1)
+    assert pool._processes == (2 if kind.has("size") else 1)
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_size_is_the_number_of_processes(fresh: Any, kind: PoolKind, n: int) -> None:
     kind.needs("size")
     pool = fresh(n)
-    assert (pool.size, pool._processes) == (n, n)
+    assert (pool.size, pool._processes) == (n if kind.has("tells size") else 0, n)
 
 
 def test_wait_returns_at_once_on_the_master(pool: Any) -> None:
@@ -249,7 +249,7 @@ class TestLife:
             raise ZeroDivisionError
 
     def test_pickling_a_pool(self, pool: Any, kind: PoolKind) -> None:
-        if not kind.has("pickling"):
+        if not kind.has("cannot travel"):
             assert list(pickle.loads(pickle.dumps(pool)).map(tasks.square, [3])) == [9]
             return
         with pytest.raises(NotImplementedError, match="pool objects cannot be passed between processes or pickled"):
@@ -259,13 +259,13 @@ class TestLife:
 class TestConstructor:
     @pytest.mark.parametrize("n", [0, -1])
     def test_too_few_processes(self, clean: None, kind: PoolKind, n: int) -> None:
-        kind.needs("size")
+        kind.needs("plain count")
         with pytest.raises(ValueError, match="Number of processes must be at least 1"):
             kind(n)
 
     @pytest.mark.parametrize("n", ["2", 2.0])
     def test_processes_of_another_type(self, clean: None, kind: PoolKind, n: Any) -> None:
-        kind.needs("size")
+        kind.needs("plain count")
         with pytest.raises(TypeError):
             kind(n)
 

@@ -108,6 +108,8 @@ def test_deaths_over_worker_counts(clean: None, kind: PoolKind, processes: int) 
     kind.needs("deaths")
     if processes != 2:
         kind.needs("size")
+    if processes == 1:
+        kind.needs("lone worker")
     if processes > 5 and not kind.cheap:
         pytest.skip(f"{kind.name}: thirteen interpreters take too long to start here")
     with kind(processes) as pool:

@@ -76,6 +76,10 @@ def pid(_: Any = None) -> int:
     return os.getpid()
 
 
+def place(_: Any = None) -> tuple[int, int]:
+    return os.getpid(), threading.get_ident()
+
+
 def thread_id(_: Any = None) -> int:
     return threading.get_ident()
 
