@@ -132,11 +132,6 @@ _engines: weakref.WeakSet[Shared] = weakref.WeakSet()
 _forking: Shared | None = None  # whose worker the child of the fork under way will be
 
 
-def usable() -> bool:
-    """Whether an engine could be opened here: not in a child that was forked from a process with one."""
-    return not isinstance(_library, _DeadLibrary)
-
-
 def library_path() -> Path:
     """Where the engine's library lies; ``SCHWIMMBAD_GO_LIBRARY`` names another file."""
     named = os.environ.get("SCHWIMMBAD_GO_LIBRARY")

@@ -211,7 +211,7 @@ class Options:
         kind, method = _OWN[name]
         if kind == PROCESSES and (self.context is not None or self.start_method is not None):
             method = method_of(self.context, self.start_method)
-        if workers == 1 or not _engine.usable():
+        if workers == 1 or _engine.dead():
             kind, workers = SEQUENTIAL, 1
         return Plan(kind, workers, method if kind == PROCESSES else "", verbose)
 

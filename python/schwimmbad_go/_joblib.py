@@ -87,7 +87,7 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
         if n_jobs == 0:
             raise ValueError("n_jobs == 0 in Parallel has no meaning")
         if self._pool is not None:
-            size = max(int(self._pool.size), 1)
+            size = _size(self._pool)
             if n_jobs is None:
                 return size
             return min(n_jobs, size) if n_jobs > 0 else max(size + 1 + n_jobs, 1)
@@ -209,7 +209,7 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
             raise ImportError(
                 "inner_max_num_threads on the workers of a pool that exists already needs threadpoolctl: pip install threadpoolctl"
             )
-        return self._pool._runner, int(self._pool.size), threads
+        return self._pool._runner, _size(self._pool), threads
 
     def _close(self, kill: bool) -> None:
         session, self._session = self._session, None
@@ -240,6 +240,11 @@ def _checked(pool: Any) -> Any:
     if pool is not None and not hasattr(pool, "_runner"):
         raise TypeError(f"pool must be a MultiPool, an MPIPool or a JoblibPool with processes, not {pool!r:.60}")
     return pool
+
+
+def _size(pool: Any) -> int:
+    """How many workers a pool has; JoblibPool's size is 0, as in schwimmbad."""
+    return int(pool.size or pool._runner.workers)
 
 
 def _own_options(options: dict[str, Any]) -> tuple[Any, float | None]:

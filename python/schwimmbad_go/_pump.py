@@ -162,6 +162,10 @@ class Pump(threading.Thread):
         if self.gone:  # it ended between our check and now
             self._fail_all(_error.PoolClosed())
 
+    def busy(self) -> bool:
+        """Whether there are calls that have not ended."""
+        return bool(self.queue or self.work.jobs)
+
     def close(self) -> None:
         """End when all jobs have ended, or at once if the pool was terminated."""
         self.closing = True

@@ -351,7 +351,7 @@ class Runner:
         """Whether a call is under way, or waits to be."""
         with self.lock:
             pump = self.pump
-            if pump is not None and pump.is_alive() and (pump.queue or pump.jobs):
+            if pump is not None and pump.is_alive() and pump.busy():
                 return True
             return not self.freed and self.engine.stats()["jobs"] > 0
 

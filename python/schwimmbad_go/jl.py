@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
 import threading
 import weakref
@@ -233,7 +232,10 @@ class JoblibPool(BasePool):
         return self._plan().kind in (PROCESSES, THREADS)
 
     def _plan(self) -> Plan:
-        return self._options.plan()
+        plan = self._options.plan()
+        if plan.kind == FOREIGN and self in (getattr(plan.parallel._backend, "_pool", None),):
+            return self._options.plan(contexts=False)  # within this pool's own as_backend()
+        return plan
 
     def _collect(self, call: Call) -> list[Any]:
         plan = self._plan()
@@ -323,8 +325,8 @@ class JoblibPool(BasePool):
             It has none.
         """
         plan = self._options.plan(contexts=False)
-        if plan.kind not in (PROCESSES, THREADS):
-            raise PoolUnavailable(f"{self!r} has no workers of its own: n_jobs must be 2 or more, or -1")
+        if plan.kind != PROCESSES:
+            raise PoolUnavailable(f"{self!r} runs tasks {_HOW[plan.kind]}: it has no worker processes to lend")
         return cast(Runner, self._way(plan))
 
     def _let_go(self, kind: str) -> None:
@@ -396,8 +398,9 @@ class JoblibPool(BasePool):
         ImportError
             joblib is not installed.
         """
-        module = importlib.import_module("schwimmbad_go._joblib")
-        return cast("AbstractContextManager[Any]", module.as_backend(self))
+        from . import _joblib
+
+        return _joblib.as_backend(self)
 
 
 _HOW = {
