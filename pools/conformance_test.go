@@ -822,6 +822,18 @@ func TestGoexit(t *testing.T) {
 	})
 }
 
+func TestTheErrorOfANestedMapNamesBothTasks(t *testing.T) {
+	onEach(t, memory|closures, func(t *testing.T, p pools.Pool) {
+		_, err := pools.Map(bg, p, func(ctx context.Context, x int) ([]int, error) {
+			return even.Map(ctx, p, []int{0, x, 2 * x})
+		}, []int{2, 4, 5})
+		var outer, inner *pools.TaskError
+		if !errors.As(err, &outer) || outer.Index != 2 || !errors.As(outer.Err, &inner) || inner.Index != 1 {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
 func TestForEach(t *testing.T) {
 	onEach(t, memory|closures, func(t *testing.T, p pools.Pool) {
 		var sum atomic.Int64

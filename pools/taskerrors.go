@@ -118,7 +118,7 @@ func (e *TimeoutError) Timeout() bool { return true }
 
 // taskError makes the public form of a failure.
 func taskError(task int64, f inproc.Failure) error {
-	if e, ok := f.Err.(*TaskError); ok { // a pool of other processes knows more than we do
+	if e, ok := f.Err.(*TaskError); ok && f.Attempts == 0 { // a pool of other processes knows more than we do
 		return e
 	}
 	worker := "on the caller's goroutine"

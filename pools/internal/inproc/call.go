@@ -131,12 +131,12 @@ func (c *Crew) deliver(j *job) {
 		if !ok {
 			return
 		}
+		c.sched.Release(d.Chunk) // the payload is Work's
 		c.putBack(j)
 		f := j.failure(d)
 		c.mu.Unlock()
 		more := handOver(j.spec.Work, d, f)
 		c.mu.Lock()
-		c.sched.Release(d.Chunk)
 		j.handed += int64(d.Count)
 		if d.Failed || d.Lost {
 			j.handed++

@@ -38,7 +38,8 @@ type Spec struct {
 	Bytes     int64         // size of a task and its result, without what they refer to
 }
 
-// Failure is why a task failed, after which number of attempts, and which worker ran it: 0 for the caller itself.
+// Failure is why a task failed, after how many attempts, and which worker ran it: 0 for the caller itself. Attempts is 0 only where
+// another transport has made Err complete.
 type Failure struct {
 	Err      error
 	Attempts int

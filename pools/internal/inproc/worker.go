@@ -134,6 +134,9 @@ func (c *Crew) take(w *worker, j *job) bool {
 	w.at.reset(o.First, o.Count, c.step(j, o.Count))
 	w.index = len(j.running)
 	j.running = append(j.running, w)
+	if j.spec.Tasks == dispatch.Unknown && c.free > 0 && j.drawn.Load() > j.taken {
+		c.staff(j) // whoever draws tells of the first task only
+	}
 	return true
 }
 
