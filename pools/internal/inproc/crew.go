@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// Starting a goroutine costs the caller 0.3 us, and waking a sleeping CPU for it 5 to 50 us until it runs. A call that is
+	// Starting a goroutine costs the caller up to 1 us, and waking a sleeping CPU for it 5 to 50 us until it runs. A call that is
 	// expected to take less stays on the caller's goroutine, and each further worker must have as much to do.
 	fanOut = 20 * time.Microsecond
 	// Taking a chunk costs some 0.3 us, so chunks may be shorter than those for processes.
