@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything a developer runs: bash dev.sh demo|test|build|lint|bench
+# Everything a developer runs: bash dev.sh demo|test|build|lint|release-check|bench
 #
 # Each command first sets up what it needs and says so: Python >= 3.10 with venv, a C compiler, Go >= 1.26, a virtual environment in
 # .venv, the engine libraries, for test, demo and bench also Open MPI and MPICH. Debian packages are used as root or with password-free
@@ -16,6 +16,8 @@ usage: bash dev.sh COMMAND
   test    all checks: formatting, vet, staticcheck, ruff, mypy, Go tests with and without -race, pytest
   build   the engine libraries into python/schwimmbad_go/_lib; one for each MPI whose mpi.h is found
   lint    the checks that run no test
+  release-check  what takes too long for every run: a wheel where neither Go nor a compiler is, its tag, each extra, MPI from wheels,
+          each Python that is here [--only STEPS] [--wheel FILE] [--python PATH] [--keep DIRECTORY]
   bench   the benchmark table, against the other pools people use
   bench-mpi  the same for MPIPool, on each MPI
 TEXT
@@ -148,6 +150,11 @@ case $command in
     lint)
         setup_extra test
         exec "$PY" tools/check.py lint
+        ;;
+    release-check)
+        setup_mpi optional
+        setup_extra test
+        PYTHONPATH=tools exec "$PY" -m release "$@"
         ;;
     bench)
         setup_mpi optional
