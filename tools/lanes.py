@@ -66,9 +66,15 @@ def lines_of(
         if process.stdout is not None:
             yield from process.stdout
         process.wait()
+    except BaseException:  # the stage has failed on a line, or was given up
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
     finally:
         deadline.cancel()
         _running.discard(process)
+        if process.stdout is not None:
+            process.stdout.close()
     if expired.is_set():
         print(f"check: killed after {STAGE_SECONDS} s: {' '.join(command)}", file=out)
     code.append(process.returncode)
