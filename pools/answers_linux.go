@@ -117,6 +117,7 @@ func (e *Engine) settle(c *chunk) {
 	keep, ok := e.sched.Done(c.id, dispatch.Outcome{
 		Done: min(done, c.count), Failed: status == process.StatusFailed && done < c.count,
 		Elapsed: int64(e.tr.Load(c.slot + process.ReplyElapsed)), Bytes: int64(e.tr.Load(c.slot + process.ReplyBytes)),
+		Reading: int64(e.tr.Load32(c.slot + process.ReplyReading)),
 	})
 	e.settled(c, keep && ok)
 }

@@ -167,6 +167,7 @@ func (f *fleet) unpack(c *chunk, parts []wire.Part, at mpix.Place) error {
 	binary.LittleEndian.PutUint64(own[process.ReplySegments:], first)
 	binary.LittleEndian.PutUint32(own[process.ReplyWorker:], uint32(c.lane.rank))
 	copy(own[process.ReplyBytes:], reply[process.ReplyBytes:process.ReplyBytes+8])
+	copy(own[process.ReplyReading:], reply[process.ReplyReading:process.ReplyReading+4])
 	return nil
 }
 

@@ -55,6 +55,7 @@ REPLY_STATUS: Final = 4
 REPLY_SEGMENTS: Final = 16
 REPLY_CANCEL: Final = 28
 REPLY_PINNED: Final = 40
+REPLY_READING: Final = 44
 REPLY_LIMIT: Final = 48
 REPLY_CAPACITY: Final = 56
 REPLY: Final = struct.Struct("<IIQQI4xQ")  # done, status, elapsed, first segment, worker, (cancel), bytes

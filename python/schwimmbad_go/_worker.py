@@ -29,6 +29,7 @@ from ._reply import Chunk, Heap
 # 100 us, and the writing (some 2 us) stays below 2 % of it.
 FLUSH_NS: Final = 100_000
 SHORT_BLOCK_NS: Final = 20_000
+READING_NS: Final = 5_000  # tasks that are rebuilt in less are no reason for longer chunks
 LOOK_NS: Final = 1_000_000  # between two looks for messages: a look costs about a microsecond
 _UNUSUAL: Final = L.UNPACK_STAR | L.UNPACK_APPLY | L.SOME_UNSENT | L.TIMED
 
@@ -192,7 +193,11 @@ class Worker:
             error: BaseException | None = None
             calls: Any = None
             try:
-                calls = map(functions.func, pickle.loads(arena[start : start + nbytes]))
+                tasks = pickle.loads(arena[start : start + nbytes])
+                reading = monotonic_ns() - began
+                if reading > READING_NS:
+                    self._tell_reading(slot, reading)
+                calls = map(functions.func, tasks)
                 results.append(next(calls))
                 if not budget or monotonic_ns() - began < budget:  # else tasks have become much longer than expected
                     results.extend(calls)
@@ -225,11 +230,15 @@ class Worker:
         except BaseException as error:  # unpickling runs user code
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.NO_FUNCTION
+        began = monotonic_ns()
         try:
             tasks = self._tasks(done.slot, kind, nbuf, nbytes, done.job, anchors)
         except BaseException as error:
             done.put_error(_errors.make_record(error, _errors.READ))
             return L.UNREADABLE
+        reading = monotonic_ns() - began
+        if reading > READING_NS:
+            self._tell_reading(done.slot, reading)
         if flags & L.TIMED and self.limits:
             func = _errors.Limited(func, L.WORD.unpack_from(self.arena, done.slot + L.REPLY_LIMIT)[0] / 1e9)
         if flags & L.SOME_UNSENT:
@@ -264,6 +273,10 @@ class Worker:
                     view = self.functions.buffer(at, n)
                 buffers.append(view)
         return _payload.decode(kind, data, buffers, anchors)
+
+    def _tell_reading(self, slot: int, reading: int) -> None:
+        """The master makes longer chunks where much is rebuilt in each."""
+        L.WORD32.pack_into(self.arena, slot + L.REPLY_READING, min(reading, 0xFFFFFFFF))
 
     def _run_blocks(
         self, done: Chunk, calls: Any, flags: int, block: int, budget: int, results: list[Any],

@@ -2,11 +2,13 @@ package dispatch
 
 // Outcome is what a worker that lived to answer says about a chunk. Done results lie in the chunk. With Failed, task
 // number Done raised, and its error record follows the results. The tasks behind were not started and go back in the
-// queue. Elapsed is the time spent on them in ns, 0 when not measured; Bytes is the size of the results.
+// queue. Elapsed is the time spent on them in ns, 0 when not measured, Reading the part of it
+// before the first task began; Bytes is the size of the results.
 type Outcome struct {
 	Done    int
 	Failed  bool
 	Elapsed int64
+	Reading int64
 	Bytes   int64
 }
 
@@ -37,6 +39,9 @@ func (s *Scheduler) Done(id ChunkID, o Outcome) (keep, ok bool) {
 	}
 	j.time.observe(o.Elapsed, int(ran))
 	j.own.observe(o.Elapsed, int(ran))
+	if o.Elapsed > 0 {
+		j.time.reading.observe(o.Reading, int(c.count))
+	}
 
 	first, rest, attempt := c.first, c.count-ran, c.attempt
 	final := failed && attempt >= int32(j.spec.Retries)

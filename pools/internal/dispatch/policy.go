@@ -23,6 +23,9 @@ const (
 	// (100 ms of work) spent 40 ms so with 8, and take 0.94 of the time with 2; the budget bounds what waits behind a
 	// long task.
 	longPerWorker = 2
+	// A chunk runs so many times as long as the worker needs for what is rebuilt in each chunk again. The caller needs about as
+	// long to write it, and what is written and read again per chunk of results as long once more: a tenth in all.
+	readFactor = 32
 	// No chunk takes more than this part of a worker's share of what is left, so that the end is even.
 	shareParts = 2
 )
@@ -83,7 +86,8 @@ func (s *Scheduler) plan(j *job) plan {
 	case j.short:
 		p = plan{maxCount, s.cfg.FanOut}
 	case j.tasks == Unknown:
-		p = plan{fit(float64(s.cfg.Target)/j.time.mean, s.seen(j)), s.cfg.Target}
+		target := s.target(j)
+		p = plan{fit(float64(target)/j.time.mean, s.seen(j)), target}
 	default:
 		p = s.share(j)
 	}
@@ -120,16 +124,20 @@ func (s *Scheduler) seen(j *job) int64 { return max(j.sent/int64(shareParts*s.wo
 // share sizes chunks of tasks of known number and duration.
 func (s *Scheduler) share(j *job) plan {
 	w := int64(s.workers)
-	t := j.time.mean
-	if t*float64(j.tasks) < 2*float64(w)*float64(s.cfg.Target) {
-		return plan{ceilDiv(j.tasks, w), s.cfg.Target}
+	t, target := j.time.mean, s.target(j)
+	if t*float64(j.tasks) < 2*float64(w)*float64(target) {
+		return plan{ceilDiv(j.tasks, w), target}
 	}
 	left := j.waiting + j.tasks - j.fresh
-	target := s.cfg.Target
 	if t*float64(left) > float64(longPerWorker*w)*float64(s.cfg.LongTarget) {
-		target = s.cfg.LongTarget
+		target = max(target, s.cfg.LongTarget)
 	}
 	return plan{fit(float64(target)/t, ceilDiv(left, shareParts*w)), target}
+}
+
+// target is the shortest run time that pays for a chunk of this job.
+func (s *Scheduler) target(j *job) time.Duration {
+	return max(s.cfg.Target, time.Duration(readFactor*j.time.reading.fixed()))
 }
 
 // block says how many tasks the worker runs between two looks at the clock.

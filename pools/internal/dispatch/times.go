@@ -18,6 +18,8 @@ type taskTime struct {
 	mean  float64 // ns per task, moving average over chunks
 	known bool
 	ban   int32 // jobs for which it must not be assumed that one worker is enough
+
+	reading readTime
 }
 
 func (t *taskTime) observe(elapsed int64, tasks int) {
@@ -30,6 +32,39 @@ func (t *taskTime) observe(elapsed int64, tasks int) {
 		return
 	}
 	t.mean += timeWeight * (sample - t.mean)
+}
+
+// readTime is how long workers take to rebuild the tasks of a chunk. It tells what a chunk costs whatever its length: objects that are
+// part of every task are written and rebuilt once per chunk.
+type readTime struct {
+	single  float64 // ns, moving average over chunks of one task; 0: none seen, or not worth telling
+	several float64 // the same over longer ones
+	tasks   float64 // and how many tasks those have
+}
+
+func (r *readTime) observe(elapsed int64, tasks int) {
+	x := float64(max(elapsed, 0))
+	switch {
+	case tasks == 1 && r.single == 0:
+		r.single = x
+	case tasks == 1:
+		r.single += timeWeight * (x - r.single)
+	case r.tasks == 0:
+		r.several, r.tasks = x, float64(tasks)
+	default:
+		r.several += timeWeight * (x - r.several)
+		r.tasks += timeWeight * (float64(tasks) - r.tasks)
+	}
+}
+
+// fixed is the part that does not grow with the number of tasks, in ns: where a line through both averages meets no task at all.
+// With chunks of one task alone it is all of it, an error that the longer chunks it leads to put right; without any it is not known.
+func (r *readTime) fixed() float64 {
+	if r.tasks == 0 {
+		return r.single
+	}
+	slope := max(r.several-r.single, 0) / (r.tasks - 1)
+	return min(max(r.single-slope, 0), r.several)
 }
 
 // jobTime is what one job's tasks took, for a mean that no order of heavy and light ones can bend.

@@ -50,6 +50,7 @@ const (
 	ReplyCancel    = 28 // u32 set by the master: stop at the next look
 	ReplyBytes     = 32 // u64 bytes of results
 	ReplyPinned    = 40 // u32 1: views of the tasks outlive the chunk; the worker resets it
+	ReplyReading   = 44 // u32 of that elapsed time, ns for rebuilding the tasks; 0: not worth telling
 	ReplyLimit     = 48 // u64 ns per task, 0 none: where the worker itself has to watch the time
 	ReplyCapacity  = 56 // u64 bytes of the whole slot, written by the master
 	SlotFrame      = 64 // the TASKS frame starts here
