@@ -28,6 +28,11 @@ from ._reply import Chunk, Heap
 # Results are written out when this much time has passed since the last time: what a crash can cost is the work of
 # 100 us, and the writing (some 2 us) stays below 2 % of it.
 FLUSH_NS: Final = 100_000
+# Where writing takes longer (objects that pickle slowly: 60 us for one result of dynesty's, 30 for each in eight), the next time comes
+# later, so that it stays as rare; but a crash costs no more than this.
+FLUSH_COST: Final = 50
+FLUSH_MOST_NS: Final = 1_000_000
+FLUSH_BYTES: Final = 64 << 10  # so many at a time are written at once: they are in the caches, and memory stays small
 SHORT_BLOCK_NS: Final = 20_000
 READING_NS: Final = 5_000  # tasks that are rebuilt in less are no reason for longer chunks
 LOOK_NS: Final = 1_000_000  # between two looks for messages: a look costs about a microsecond
@@ -287,6 +292,7 @@ class Worker:
         arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = looked = now = monotonic_ns()
+        every = FLUSH_NS
         look = self.look
         at = done.done + len(results)
         most = count  # tasks that this worker may still run
@@ -327,10 +333,14 @@ class Worker:
                 looked = now
                 look()
             stop = at >= most or L.WORD32.unpack_from(arena, cancel_at)[0] or budget and now - start >= budget
-            if results and (stop or now - flushed >= FLUSH_NS):
+            if results and (stop or now - flushed >= every):
+                written = done.nbytes
                 done.put(results)
                 results = []
-                flushed = now
+                flushed = monotonic_ns()
+                every = FLUSH_NS
+                if done.nbytes - written < FLUSH_BYTES:
+                    every = min(max(every, FLUSH_COST * (flushed - now)), FLUSH_MOST_NS)
             if stop:
                 self.tasks += at
                 return L.STOPPED
