@@ -88,15 +88,17 @@ class Functions:
         self.channel = channel
         self.job = self.serial = 0
         self.func: Any = None
+        self.stateless = False  # the function is a plain reference, which no task can have changed
         self.maps = Mappings(channel.memory)
 
     def get(self, job: int, serial: int, at: int, flags: int) -> Callable[..., Any]:
         """The function of a job."""
         if serial == self.serial and (job == self.job or flags & L.STATELESS):
             return self.func  # type: ignore[no-any-return]
+        self.enter(job)
         self.serial = 0
         self.func = None
-        self.enter(job)
+        self.stateless = bool(flags & L.STATELESS)
         arena = self.channel.arena
         frame = L.FRAME.unpack_from(arena, at)
         nbuf, nbytes = frame[4], frame[10]
@@ -113,8 +115,9 @@ class Functions:
         if job == self.job:
             return
         self.job = job
-        self.func = None
-        self.serial = 0
+        if not self.stateless:
+            self.func = None
+            self.serial = 0
         self.maps.turn()
         if not self.maps:
             L.WORD.pack_into(self.channel.arena, self.channel.cell + L.CELL_FLOOR, 0)
@@ -161,6 +164,7 @@ class Worker:
         self.heap = Heap(channel)
         self.functions = Functions(channel)
         self.tasks = self.chunks = self.busy = 0
+        self.writing = (0, FLUSH_NS)  # a function's serial, and the time between two writings of its results
         self.look: Callable[[], None] | None = None  # where nobody else sets the cancel word while a chunk runs
         self.limits = False  # nobody else ends a task that takes too long
         self.pinned: list[tuple[int, list[Any]]] = []
@@ -292,7 +296,9 @@ class Worker:
         arena, running_at, count = self.arena, self.channel.cell + L.CELL_STARTED, done.count
         cancel_at = done.slot + L.REPLY_CANCEL
         start = flushed = looked = now = monotonic_ns()
-        every = FLUSH_NS
+        serial, every = self.writing
+        if serial != self.functions.serial:
+            every = FLUSH_NS
         look = self.look
         at = done.done + len(results)
         most = count  # tasks that this worker may still run
@@ -341,6 +347,7 @@ class Worker:
                 every = FLUSH_NS
                 if done.nbytes - written < FLUSH_BYTES:
                     every = min(max(every, FLUSH_COST * (flushed - now)), FLUSH_MOST_NS)
+                self.writing = self.functions.serial, every
             if stop:
                 self.tasks += at
                 return L.STOPPED
