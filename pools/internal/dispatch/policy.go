@@ -87,7 +87,7 @@ func (s *Scheduler) plan(j *job) plan {
 		p = plan{maxCount, s.cfg.FanOut}
 	case j.tasks == Unknown:
 		target := s.target(j)
-		p = plan{fit(float64(target)/j.time.mean, s.seen(j)), target}
+		p = s.planned(j, fit(float64(target)/j.time.mean, s.seen(j)), target)
 	default:
 		p = s.share(j)
 	}
@@ -126,18 +126,24 @@ func (s *Scheduler) share(j *job) plan {
 	w := int64(s.workers)
 	t, target := j.time.mean, s.target(j)
 	if t*float64(j.tasks) < 2*float64(w)*float64(target) {
-		return plan{ceilDiv(j.tasks, w), target}
+		return s.planned(j, ceilDiv(j.tasks, w), target)
 	}
 	left := j.waiting + j.tasks - j.fresh
 	if t*float64(left) > float64(longPerWorker*w)*float64(s.cfg.LongTarget) {
 		target = max(target, s.cfg.LongTarget)
 	}
-	return plan{fit(float64(target)/t, ceilDiv(left, shareParts*w)), target}
+	return s.planned(j, fit(float64(target)/t, ceilDiv(left, shareParts*w)), target)
 }
 
 // target is the shortest run time that pays for a chunk of this job.
 func (s *Scheduler) target(j *job) time.Duration {
 	return max(s.cfg.Target, time.Duration(readFactor*j.time.reading.fixed()))
+}
+
+// planned gives a chunk that is made long because of what is rebuilt in it no more time than its tasks are expected to need: the
+// target may be a hundred times as much.
+func (s *Scheduler) planned(j *job, count int64, target time.Duration) plan {
+	return plan{count, min(target, max(s.cfg.LongTarget, time.Duration(j.time.mean*float64(count))))}
 }
 
 // block says how many tasks the worker runs between two looks at the clock.

@@ -35,8 +35,15 @@ func (e *simEvents) Pop() any {
 	return last
 }
 
+// reading is how long a worker needs to rebuild the tasks of a chunk, in ns.
+type reading struct{ fixed, perTask int64 }
+
 // simulate returns the time until the last result and the number of chunks.
 func simulate(s *Scheduler, workers int, spec JobSpec, tasks []int64) (makespan int64, chunks int) {
+	return simulateReading(s, workers, spec, tasks, reading{})
+}
+
+func simulateReading(s *Scheduler, workers int, spec JobSpec, tasks []int64, read reading) (makespan int64, chunks int) {
 	id := s.Begin(spec)
 	defer s.End(id)
 	var events simEvents
@@ -58,7 +65,7 @@ func simulate(s *Scheduler, workers int, spec JobSpec, tasks []int64) (makespan 
 		for ; idle > 0 && len(queue) > 0; idle-- {
 			o := queue[0]
 			queue = queue[1:]
-			out := simWorker(o, tasks)
+			out := simWorker(o, tasks, read)
 			heap.Push(&events, simEvent{now + chunkCost + out.Elapsed, o.Chunk, out})
 		}
 		if len(events) == 0 {
@@ -75,8 +82,9 @@ func simulate(s *Scheduler, workers int, spec JobSpec, tasks []int64) (makespan 
 	return now, chunks
 }
 
-func simWorker(o Offer, tasks []int64) Outcome {
-	var out Outcome
+func simWorker(o Offer, tasks []int64, read reading) Outcome {
+	out := Outcome{Reading: read.fixed + read.perTask*int64(o.Count)}
+	out.Elapsed = out.Reading
 	for out.Done < o.Count {
 		for range min(o.Block, o.Count-out.Done) {
 			out.Elapsed += tasks[int(o.First)+out.Done]
@@ -198,5 +206,42 @@ func TestMakespanSmall(t *testing.T) {
 		if span > most {
 			t.Errorf("map %d of 16 x 1us takes %d us, at most %d", i, span/us, most/us)
 		}
+	}
+}
+
+// TestMakespanReading: what a worker rebuilds in each chunk again makes chunks longer, what it rebuilds for each task does not.
+func TestMakespanReading(t *testing.T) {
+	tests := []struct {
+		name        string
+		workers     int
+		tasks       []int64
+		read        reading
+		floor       int64 // of the makespan: one chunk per worker, or perfect balance
+		last        float64
+		least, most int // chunks of the last job
+	}{
+		{"dynesty: 16 x 130us, 50us", 2, same(16, 130*us), reading{50 * us, 0}, 1090 * us, 1.02, 2, 2},
+		{"a long list in each of 16", 2, same(16, 10*us), reading{2000 * us, 0}, 2080 * us, 1.01, 2, 2},
+		{"a long list in each of 1000", 8, same(1000, 100*us), reading{2000 * us, 0}, 14_500 * us, 1.01, 8, 8},
+		{"much work, 50us", 4, same(10_000, 100*us), reading{50 * us, 0}, 250_000 * us, 1.04, 100, 500},
+		{"payloads in proportion", 4, same(1000, 100*us), reading{0, 60 * us}, 40_000 * us, 1.08, 80, 1000},
+		{"payloads longer than their tasks", 4, same(1000, 20*us), reading{0, 60 * us}, 20_000 * us, 1.1, 40, 1000},
+		{"both", 4, same(1000, 100*us), reading{20 * us, 20 * us}, 30_000 * us, 1.1, 20, 300},
+		{"heavy tasks that differ, 50us", 4, bimodal(2000), reading{50 * us, 0}, int64(ideal(bimodal(2000), 4)), 1.15, 20, 2000},
+		{"nothing to read", 2, same(16, 200*us), reading{}, 1600 * us, 1.06, 10, 16},
+	}
+	for _, k := range tests {
+		t.Run(k.name, func(t *testing.T) {
+			s := New(Config{Workers: k.workers})
+			spec := JobSpec{Tasks: int64(len(k.tasks)), Func: 1}
+			for job := range 8 {
+				span, chunks := simulateReading(s, k.workers, spec, k.tasks, k.read)
+				r := float64(span) / float64(k.floor)
+				t.Logf("job %d: %.3f times the floor in %d chunks; reading %+v", job, r, chunks, s.times.get(1).reading)
+				if job >= 3 && (r > k.last || chunks < k.least || chunks > k.most) {
+					t.Errorf("job %d takes %.3f times the floor in %d chunks; at most %.3f, in %d to %d", job, r, chunks, k.last, k.least, k.most)
+				}
+			}
+		})
 	}
 }
