@@ -135,17 +135,18 @@ def test_threads_with_riders_of_their_own(pool: Any, data: str) -> None:
 
 class TestChunks:
     def test_are_few_where_much_rides_in_each(self, fresh: Any, kind: PoolKind) -> None:
-        """A long list takes a millisecond to rebuild in each chunk, its tasks a few microseconds: chunks of one task, which is what
-        a worker's time per task alone would lead to, are right at most until that is known."""
-        kind.needs("statistics", "size")
+        """A long list takes milliseconds to rebuild in each chunk, its tasks a few microseconds: by the time per task alone there would
+        be chunks of one task for ever. A busy machine may need some more maps to learn it."""
+        kind.needs("statistics")
         pool = fresh(2)
-        pairs = [(riding.Rider([float(i) for i in range(20_000)]), 0)] * 16
-        counts = []
-        for _ in range(6):
+        pairs = [(riding.Rider([float(i) for i in range(50_000)]), 0)] * 16
+        pool.map(riding.state, pairs)
+        counts: list[int] = []
+        while len(counts) < 20 and pool.size not in counts:
             before = pool.statistics().chunks
             pool.map(riding.state, pairs)
             counts.append(pool.statistics().chunks - before)
-        assert min(counts[3:]) <= 4, counts
+        assert pool.size in counts, counts
 
     def test_of_results_that_pickle_slowly(self, pool: Any) -> None:
         one = rider("big")
