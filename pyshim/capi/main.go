@@ -15,14 +15,15 @@ extern char **environ;
 import "C"
 
 import (
-	"fmt"
-	"syscall"
 	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools"
+	"github.com/schwimmbad-go/schwimmbad-go/pyshim/internal/calls"
 )
 
 func main() {}
+
+var handles calls.Table
 
 var version = C.CString(pools.Version()) // lives as long as the process
 
@@ -42,25 +43,8 @@ func failed(err error) int64 {
 	return int64(pools.CodeOf(err))
 }
 
-// guard turns a panic into a code: nothing may unwind through C.
-func guard[T ~int32 | ~int64](rc *T) {
-	if r := recover(); r != nil {
-		*rc = T(failed(&pools.Error{Code: pools.CodeInternal, Err: fmt.Errorf("engine fault: %v", r)}))
-	}
-}
-
-func badHandle(h int64) int64 {
-	return failed(&pools.Error{Code: pools.CodeHandle, Err: fmt.Errorf("handle %d is unknown or closed", h)})
-}
-
-// onPool runs f on the engine of a handle.
-func onPool(h int64, f func(*pools.Engine) (int64, error)) (rc int64) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.engine == nil || e.port >= 0 {
-		return badHandle(h)
-	}
-	v, err := f(e.engine)
+// result is a call's value, or the code of its error.
+func result(v int64, err error) int64 {
 	if err != nil {
 		return failed(err)
 	}
@@ -77,23 +61,22 @@ func swg_version() *C.char { return version }
 func swg_code_name(code int32) *C.char { return codeNames[int(code)] }
 
 //export swg_open
-func swg_open(c *C.swg_config) (rc int64) {
-	defer guard(&rc)
+func swg_open(c *C.swg_config) int64 {
 	cfg, err := config(c)
 	if err != nil {
 		return failed(err)
 	}
-	e, err := pools.OpenEngine(cfg)
-	if err != nil {
-		return failed(err)
-	}
-	return handles.put(entry{engine: e, port: -1})
+	return result(handles.Open(cfg))
 }
 
 // config reads the caller's configuration.
 func config(c *C.swg_config) (pools.EngineConfig, error) {
-	if c == nil || c.abi != C.SWG_ABI {
-		return pools.EngineConfig{}, &pools.Error{Code: pools.CodeArgument, Err: fmt.Errorf("the caller was made for another version of the engine (this one: %d)", pools.ABI)}
+	var abi uint32 // a caller without a configuration is of no version
+	if c != nil {
+		abi = uint32(c.abi)
+	}
+	if err := calls.CheckABI(abi); err != nil {
+		return pools.EngineConfig{}, err
 	}
 	cfg := pools.EngineConfig{
 		Workers: int(c.workers), ArenaBytes: uint64(c.arena_bytes), MaxTasks: int(c.max_tasks), Command: stringList(c.command),
@@ -130,16 +113,14 @@ func stringList(p *C.char) []string {
 }
 
 //export swg_start
-func swg_start(h int64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return 0, e.Start() }))
-}
+func swg_start(h int64) int32 { return int32(result(handles.Start(h))) }
 
 //export swg_get_info
 func swg_get_info(h int64, out *C.swg_info) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
+	return int32(result(handles.OnEngine(h, func(e *pools.Engine) (int64, error) {
 		fillInfo(out, e)
 		return 0, nil
-	}))
+	})))
 }
 
 // fillInfo tells what the workers of an engine, or of a serving rank, share with it.
@@ -160,92 +141,53 @@ func fillInfo(out *C.swg_info, x interface {
 
 //export swg_get_stats
 func swg_get_stats(h int64, out *C.swg_stats) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		s := e.Stats()
-		*out = C.swg_stats{
-			tasks: C.int64_t(s.Tasks), chunks: C.int64_t(s.Chunks), retries: C.int64_t(s.Retries), lost: C.int64_t(s.Lost),
-			retired: C.int64_t(s.Retired), bytes_in: C.int64_t(s.BytesIn), bytes_out: C.int64_t(s.BytesOut),
-			busy_nanos: C.int64_t(s.BusyNanos), workers: C.int64_t(s.Workers), in_flight: C.int64_t(s.InFlight), jobs: C.int64_t(s.JobsNow),
+	return int32(call(func() (int64, error) {
+		s, err := handles.Stats(h)
+		if err == nil {
+			*out = *(*C.swg_stats)(unsafe.Pointer(&s)) // eleven integers, in the same order
 		}
-		return 0, nil
+		return 0, err
 	}))
 }
 
 //export swg_attach
 func swg_attach(h int64, index, pid, child int32) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		return 0, e.Attach(int(index), int(pid), child != 0)
-	}))
+	return int32(result(handles.Attach(h, index, pid, child)))
 }
 
 //export swg_worker_pid
-func swg_worker_pid(h int64, index int32) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return int64(e.WorkerPid(int(index))), nil }))
-}
+func swg_worker_pid(h int64, index int32) int32 { return int32(result(handles.WorkerPid(h, index))) }
 
 //export swg_kill
-func swg_kill(h int64, index, sig int32) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return 0, e.Kill(int(index), syscall.Signal(sig)) }))
-}
+func swg_kill(h int64, index, sig int32) int32 { return int32(result(handles.Kill(h, index, sig))) }
 
 //export swg_set_setup
-func swg_set_setup(h int64, off uint64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { e.SetSetup(off); return 0, nil }))
-}
+func swg_set_setup(h int64, off uint64) int32 { return int32(result(handles.SetSetup(h, off))) }
 
 //export swg_close
-func swg_close(h int64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { e.Close(); return 0, nil }))
-}
+func swg_close(h int64) int32 { return int32(result(handles.Close(h))) }
 
 //export swg_terminate
-func swg_terminate(h int64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { e.Terminate(); return 0, nil }))
-}
+func swg_terminate(h int64) int32 { return int32(result(handles.Terminate(h))) }
 
 //export swg_join
-func swg_join(h int64, timeoutMs int32) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		n, err := e.Join(int(timeoutMs))
-		return int64(n), err
-	}))
-}
+func swg_join(h int64, timeoutMs int32) int32 { return int32(result(handles.Join(h, timeoutMs))) }
 
 //export swg_free
-func swg_free(h int64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		if err := e.Free(); err != nil {
-			return 0, err
-		}
-		handles.drop(func(_ int64, x entry) bool { return x.engine == e }) // its ports go with it
-		return 0, nil
-	}))
-}
+func swg_free(h int64) int32 { return int32(result(handles.Free(h))) }
 
 //export swg_alloc
-func swg_alloc(h int64, n uint64) int64 {
-	return onPool(h, func(e *pools.Engine) (int64, error) {
-		off, _, err := e.Alloc(n)
-		return int64(off), err
-	})
-}
+func swg_alloc(h int64, n uint64) int64 { return result(handles.Alloc(h, n)) }
 
 //export swg_release
-func swg_release(h int64, off uint64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return 0, e.FreeRange(off) }))
-}
+func swg_release(h int64, off uint64) int32 { return int32(result(handles.Release(h, off))) }
 
 //export swg_same
 func swg_same(h int64, off uint64, p unsafe.Pointer, n uint64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) {
-		if e.Same(off, p, n) {
-			return 1, nil
-		}
-		return 0, nil
-	}))
+	return int32(result(handles.Same(h, off, p, n)))
 }
 
 //export swg_copy
 func swg_copy(h int64, off uint64, p unsafe.Pointer, n uint64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return 0, e.Copy(off, p, n) }))
+	return int32(result(handles.Copy(h, off, p, n)))
 }

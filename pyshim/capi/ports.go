@@ -16,96 +16,41 @@ import (
 
 //export swg_port_open
 func swg_port_open(h int64, offset *C.uint64_t) int64 {
-	return onPool(h, func(e *pools.Engine) (int64, error) {
-		if offset == nil {
-			return 0, &pools.Error{Code: pools.CodeArgument, Err: errors.New("no place for the port's offset")}
-		}
-		i, off, err := e.OpenPort()
-		if err != nil {
-			return 0, err
-		}
-		*offset = C.uint64_t(off)
-		return handles.put(entry{engine: e, port: i}), nil
-	})
-}
-
-// onPort runs f on a port. The two calls of the hot path do not use it: a closure costs them an allocation.
-func onPort(h int64, f func(*pools.Engine, int) (int64, error)) (rc int64) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.engine == nil || e.port < 0 {
-		return badHandle(h)
+	if offset == nil {
+		return failed(&pools.Error{Code: pools.CodeArgument, Err: errors.New("no place for the port's offset")})
 	}
-	v, err := f(e.engine, e.port)
+	port, off, err := handles.PortOpen(h)
 	if err != nil {
 		return failed(err)
 	}
-	return v
+	*offset = C.uint64_t(off)
+	return port
 }
 
 //export swg_port_close
-func swg_port_close(h int64) int32 {
-	rc := onPort(h, func(e *pools.Engine, p int) (int64, error) { e.ClosePort(p); return 0, nil })
-	if rc == 0 {
-		handles.drop(func(x int64, _ entry) bool { return x == h })
-	}
-	return int32(rc)
-}
+func swg_port_close(h int64) int32 { return int32(result(handles.PortClose(h))) }
 
 //export swg_begin
-func swg_begin(h int64) (rc int64) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.engine == nil || e.port < 0 {
-		return badHandle(h)
-	}
-	id, err := e.engine.Begin(e.port)
-	if err != nil {
-		return failed(err)
-	}
-	return id
-}
+func swg_begin(h int64) int64 { return result(handles.Begin(h)) }
 
 //export swg_step
-func swg_step(h int64, submitted, wait int32) (rc int32) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.engine == nil || e.port < 0 {
-		return int32(badHandle(h))
-	}
-	flags, err := e.engine.Step(e.port, int(submitted), int(wait))
-	if err != nil {
-		return int32(failed(err))
-	}
-	return int32(flags)
+func swg_step(h int64, submitted, wait int32) int32 {
+	return int32(result(handles.Step(h, submitted, wait)))
 }
 
 //export swg_grow
-func swg_grow(h int64, offer int32, n uint64) int64 {
-	return onPort(h, func(e *pools.Engine, p int) (int64, error) {
-		off, err := e.Grow(p, int(offer), n)
-		return int64(off), err
-	})
-}
+func swg_grow(h int64, offer int32, n uint64) int64 { return result(handles.Grow(h, offer, n)) }
 
 //export swg_cancel
-func swg_cancel(h, job int64, kill int32) int32 {
-	return int32(onPort(h, func(e *pools.Engine, _ int) (int64, error) { e.Cancel(job, kill != 0); return 0, nil }))
-}
+func swg_cancel(h, job int64, kill int32) int32 { return int32(result(handles.Cancel(h, job, kill))) }
 
 //export swg_requeue
 func swg_requeue(h, chunk int64, split int32, serial, off uint64) int32 {
-	return int32(onPort(h, func(e *pools.Engine, p int) (int64, error) {
-		return 0, e.Requeue(p, chunk, split != 0, serial, off)
-	}))
+	return int32(result(handles.Requeue(h, chunk, split, serial, off)))
 }
 
 //export swg_reject
-func swg_reject(h, chunk int64) int32 {
-	return int32(onPort(h, func(e *pools.Engine, p int) (int64, error) { return 0, e.Reject(p, chunk) }))
-}
+func swg_reject(h, chunk int64) int32 { return int32(result(handles.Reject(h, chunk))) }
 
 //export swg_kick
-func swg_kick(h int64) int32 {
-	return int32(onPort(h, func(e *pools.Engine, p int) (int64, error) { e.Kick(p); return 0, nil }))
-}
+func swg_kick(h int64) int32 { return int32(result(handles.Kick(h))) }

@@ -13,16 +13,15 @@ import (
 	"unsafe"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools"
+	"github.com/schwimmbad-go/schwimmbad-go/pyshim/internal/calls"
 )
 
 // call runs f and turns its error into a code.
-func call(f func() (int64, error)) (rc int64) {
-	defer guard(&rc)
-	v, err := f()
-	if err != nil {
-		return failed(err)
-	}
-	return v
+func call(f func() (int64, error)) int64 { return result(guarded(f)) }
+
+func guarded(f func() (int64, error)) (v int64, err error) {
+	defer calls.Guard(&err)
+	return f()
 }
 
 // put writes a string into a C array, cut to fit.
@@ -80,18 +79,18 @@ func swg_comm_open(fortran, watch int32) int64 {
 		if err != nil {
 			return 0, err
 		}
-		return handles.put(entry{comm: c, port: -1}), nil
+		return handles.AddComm(c), nil
 	})
 }
 
 // onComm runs f on the communicator of a handle.
 func onComm(h int64, f func(*pools.Comm) (int64, error)) int64 {
 	return call(func() (int64, error) {
-		e, ok := handles.get(h)
-		if !ok || e.comm == nil {
-			return badHandle(h), nil
+		c, err := handles.Comm(h)
+		if err != nil {
+			return 0, err
 		}
-		return f(e.comm)
+		return f(c)
 	})
 }
 
@@ -151,13 +150,13 @@ func swg_open_ranks(c *C.swg_config, comm int64, perRank int32, setup unsafe.Poi
 		if err != nil {
 			return 0, err
 		}
-		return handles.put(entry{engine: e, port: -1}), nil
+		return handles.AddEngine(e), nil
 	})
 }
 
 //export swg_unsent
 func swg_unsent(h int64) int32 {
-	return int32(onPool(h, func(e *pools.Engine) (int64, error) { return int64(e.Unsent()), nil }))
+	return int32(result(handles.Unsent(h)))
 }
 
 //export swg_rank_open
@@ -171,18 +170,18 @@ func swg_rank_open(comm int64, c *C.swg_config) int64 {
 		if err != nil {
 			return 0, err
 		}
-		return handles.put(entry{rank: r, port: -1}), nil
+		return handles.AddRank(r), nil
 	})
 }
 
 // onRank runs f on the serving rank of a handle.
 func onRank(h int64, f func(*pools.Rank) (int64, error)) int64 {
 	return call(func() (int64, error) {
-		e, ok := handles.get(h)
-		if !ok || e.rank == nil {
-			return badHandle(h), nil
+		r, err := handles.Rank(h)
+		if err != nil {
+			return 0, err
 		}
-		return f(e.rank)
+		return f(r)
 	})
 }
 
@@ -214,22 +213,22 @@ func swg_rank_refuse(h int64, code int32, text *C.char, off uint64) int32 {
 }
 
 //export swg_rank_next
-func swg_rank_next(h int64, answered uint64) (rc int64) {
-	defer guard(&rc)
-	e, ok := handles.get(h)
-	if !ok || e.rank == nil {
-		return badHandle(h)
+func swg_rank_next(h int64, answered uint64) int64 { return result(rankNext(h, answered)) }
+
+// rankNext is on a hot path: no closure.
+func rankNext(h int64, answered uint64) (found int64, err error) {
+	defer calls.Guard(&err)
+	r, err := handles.Rank(h)
+	if err != nil {
+		return 0, err
 	}
 	if answered != 0 {
-		if err := e.rank.Answer(answered); err != nil {
-			return failed(err)
+		if err := r.Answer(answered); err != nil {
+			return 0, err
 		}
 	}
-	what, at, err := e.rank.Next()
-	if err != nil {
-		return failed(err)
-	}
-	return int64(at)<<4 | int64(what)
+	what, at, err := r.Next()
+	return int64(at)<<4 | int64(what), err
 }
 
 //export swg_rank_look
@@ -243,7 +242,7 @@ func swg_rank_close(h int64) int32 {
 		if err := r.Close(); err != nil {
 			return 0, err
 		}
-		handles.drop(func(_ int64, x entry) bool { return x.rank == r })
+		handles.DropRank(r)
 		return 0, nil
 	}))
 }

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from typing import TYPE_CHECKING, Any
 
 from ._version import version as __version__
@@ -33,6 +34,11 @@ if TYPE_CHECKING:
 __all__ = ["JoblibPool", "MPIPool", "MultiPool", "SerialPool", "__version__", "choose_pool", "register_joblib_backend"]
 
 __author__ = "The schwimmbad-go authors"
+
+if "SCHWIMMBAD_GO_FD" in os.environ:
+    from . import _inherited
+
+    _inherited.claim()  # before a child could inherit it
 
 # Gone from schwimmbad since 0.4.0, but old scripts set the level of the logger.
 _VERBOSE = 5

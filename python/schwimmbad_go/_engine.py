@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
+from . import _inherited
 from . import _layout as L
 from . import error as _error
 
@@ -148,7 +149,7 @@ def library() -> Any:
         if isinstance(_library, _DeadLibrary):
             _library()  # raises
         if _library is None:
-            _library = _load(library_path())
+            _library = _load(library_path()) if _inherited.fd is None else _connect(_inherited.fd)
         return _library
 
 
@@ -175,10 +176,23 @@ def mpi_library(family: str) -> Any:
         return _mpi_library
 
 
+def _connect(fd: int) -> Any:
+    """The engine in the process that started this one."""
+    if fd == _inherited.FORKED:
+        raise _error.EngineError(
+            "this process was forked from one that schwimmbad-go run started, which alone can use the engine there. Make the pool in "
+            "that process; here a SerialPool always works"
+        )
+    from ._engine_fd import Library
+
+    return Library(fd)
+
+
 def _load(path: Path) -> Any:
     if not path.exists():
+        why = f" The engine of {_inherited.VARIABLE}={_inherited.stale} is that of the process that started this one." if _inherited.stale else ""
         raise _error.EngineError(
-            f"the engine library {path} does not exist. Install the package with pip (it builds the library; from a "
+            f"the engine library {path} does not exist.{why} Install the package with pip (it builds the library; from a "
             "checkout: python tools/gobuild.py --inplace)"
         )
     try:
@@ -191,6 +205,7 @@ def _load(path: Path) -> Any:
     for name, (result, *arguments) in SIGNATURES.items():
         function = getattr(lib, name)
         function.restype, function.argtypes = result, arguments
+    lib.in_process = True
     if lib.swg_abi() != L.ABI:
         raise _error.EngineError(
             f"the engine library {path} speaks protocol {lib.swg_abi()}, this package ({__file__}) protocol {L.ABI}: two "
@@ -275,7 +290,7 @@ class Shared:
         info = _Info()
         self.check(get_info(self.handle, info))
         self.worker_fds: tuple[int, ...] = tuple(info.worker_fds)
-        self.master_fds: tuple[int, ...] = tuple(info.master_fds)
+        self.master_fds: tuple[int, ...] = tuple(fd for fd in info.master_fds if fd >= 0)
         memory = (ctypes.c_char * info.length).from_address(info.address)
         self.arena = memoryview(memory).cast("B")
         _engines.add(self)
@@ -334,8 +349,12 @@ class Engine(Shared):
     ) -> None:
         words = b"".join(os.fsencode(w) + b"\0" for w in command) + b"\0" if command else None
         config = _Config(L.ABI, workers, 0, max_tasks, words)
+        self.starts = False  # the workers itself
         if ranks is None:
             lib = library()
+            self.starts = bool(command) and lib.in_process
+            if not self.starts:
+                config.command = None
             handle = lib.swg_open(config)
         else:
             lib, comm, per_rank, setup = ranks

@@ -112,11 +112,16 @@ class Runner:
             data = self.encoder.encode(pair, partial(_in_band), "the initializer")[1]
             prefix = SpawnStarter.prefix if method == "spawn" else ForkServerStarter.prefix
             write_setup(engine, prefix, bytes(data))
-            if method == "spawn":
+            if method == "spawn" and not engine.starts:
+                from . import _children
+
+                self.starter = _children.SpawnStarter(engine, spawn_command())
+            elif method == "spawn":
                 self.starter = SpawnStarter()
                 engine.check(engine.lib.swg_start(engine.handle))
                 return
-            self.starter = ForkServerStarter(engine, self.environ)
+            else:
+                self.starter = ForkServerStarter(engine, self.environ)
         for index in range(self.workers):
             self.starter.start(index)
 

@@ -19,11 +19,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from . import _engine, _worker
 from . import _layout as L
 from . import error as _error
+
+if TYPE_CHECKING:
+    from ._children import Children
 
 METHODS: Final = ("fork", "forkserver", "spawn")
 _REQUEST: Final = struct.Struct("<cq")
@@ -140,6 +143,11 @@ class ForkStarter:
         self.engine = engine
         self.initializer = initializer
         self.started = 0
+        self.children: Children | None = None  # to be waited for here: the engine does, where it is in this process
+        if not engine.lib.in_process:
+            from ._children import Children
+
+            self.children = Children()
 
     def start(self, index: int) -> int:
         """Start worker `index`; returns its pid."""
@@ -152,6 +160,8 @@ class ForkStarter:
             pid = quiet_fork()
             if pid == 0:
                 self._child(index)
+        if self.children is not None:
+            self.children.add(pid)
         engine.attach(index, pid, True)
         return pid
 
@@ -167,11 +177,13 @@ class ForkStarter:
             os._exit(1)
 
     def exit_code(self, pid: int) -> int | None:
-        """The engine collects the status of its own children."""
-        return None
+        """The engine collects the status of this process's children, where it can."""
+        return None if self.children is None else self.children.exit_code(pid)
 
     def close(self) -> None:
-        """Nothing to end."""
+        """The workers have ended."""
+        if self.children is not None:
+            self.children.close()
 
 
 def _code(function: str, extra: str = "") -> list[str]:
