@@ -190,13 +190,14 @@ def _connect(fd: int) -> Any:
 
 def _load(path: Path) -> Any:
     if not path.exists():
-        why = f" The engine of {_inherited.VARIABLE}={_inherited.stale} is that of the process that started this one." if _inherited.stale else ""
+        named = f"{_inherited.VARIABLE}={_inherited.stale}"
+        why = f" ({named} was for the process that started this one, which has not passed the descriptor on.)" if _inherited.stale else ""
         raise _error.EngineError(
             f"the engine library {path} does not exist.{why} Install the package with pip (it builds the library; from a "
             "checkout: python tools/gobuild.py --inplace)"
         )
     try:
-        lib = ctypes.CDLL(str(path))
+        lib: Any = ctypes.CDLL(str(path))
     except OSError as error:
         raise _error.EngineError(
             f"the engine library {path} does not load: {error}. A library built for another system or C library? "
@@ -359,11 +360,18 @@ class Engine(Shared):
         else:
             lib, comm, per_rank, setup = ranks
             handle = lib.swg_open_ranks(config, comm, per_rank, setup, len(setup or b""))
+        self.ports: list[Port] = []
         self._open(lib, handle, lib.swg_get_info)
 
     def attach(self, index: int, pid: int, child: bool) -> None:
         """Tell of a worker that was started; pid 0: it could not be."""
         self.check(self.lib.swg_attach(self.handle, index, pid, child))
+
+    def abandon(self, dead: Any, keep_worker_ends: bool) -> None:
+        """In a forked child. Ports have functions of the library at hand, which must not be called either."""
+        super().abandon(dead, keep_worker_ends)
+        for port in self.ports:
+            port.begin = port.step = dead
 
     def adopt(self, address: int, nbytes: int) -> Any:
         """Memory of a result that lies outside of the arena, as an object that owns it."""
@@ -376,6 +384,7 @@ class Engine(Shared):
         with _fork_lock:
             self.check(self.lib.swg_free(self.handle))
             self.released()
+            self.ports.clear()
 
     def stats(self) -> dict[str, int]:
         """Counters since the engine was opened."""
@@ -387,7 +396,9 @@ class Engine(Shared):
         """An exchange area for one thread."""
         at = _U64()
         handle = self.check(self.lib.swg_port_open(self.handle, at))
-        return Port(self, handle, at.value)
+        port = Port(self, handle, at.value)
+        self.ports.append(port)
+        return port
 
     def address_range(self, data: memoryview) -> tuple[int, int]:
         """Address and length of a buffer that need not be writable."""
@@ -451,8 +462,8 @@ class Port:
         self.at = at
         self.words = engine.arena[at : at + L.PORT_SIZE].cast("q")
         lib = engine.lib
-        self.step = lib.swg_step  # (handle, submitted, wait)
-        self.begin = lib.swg_begin
+        self.step: Any = lib.swg_step  # (handle, submitted, wait)
+        self.begin: Any = lib.swg_begin
 
     def grow(self, offer: int, nbytes: int) -> int:
         """A larger slot for an offer."""
@@ -476,4 +487,5 @@ class Port:
 
     def close(self) -> None:
         """Give the area back."""
+        self.engine.ports.remove(self)
         self.engine.check(self.engine.lib.swg_port_close(self.handle))

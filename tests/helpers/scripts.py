@@ -18,6 +18,8 @@ from helpers import leaks
 
 TESTS = Path(__file__).resolve().parent.parent
 PACKAGE = Path(schwimmbad_go.__file__).resolve().parent.parent
+# A program that hosts the engine for the scripts (tests/test_engine_fd.py sets it); none: they load the library.
+HOST = "SWG_TEST_HOST"
 
 
 def environment(mark: str, extra: dict[str, str] | None = None) -> dict[str, str]:
@@ -83,10 +85,11 @@ def start(directory: Path, source: str, *args: str, stdin: bool = False, flags: 
     mark = uuid.uuid4().hex
     path = directory / "script.py"
     path.write_text(textwrap.dedent(source))
+    environ = environment(mark, env)
     with open(path if stdin else os.devnull) as source_file:
         process = subprocess.Popen(
-            [sys.executable, *flags, "-" if stdin else str(path), *args],
-            cwd=directory, env=environment(mark, env), text=True, start_new_session=True,
+            [*filter(None, [environ.get(HOST)]), sys.executable, *flags, "-" if stdin else str(path), *args],
+            cwd=directory, env=environ, text=True, start_new_session=True,
             stdin=source_file, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
     return Script(process, mark)

@@ -22,7 +22,12 @@ func main() {
 	cmd := exec.Command(os.Args[1], os.Args[2:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	err := fdengine.Run(cmd)
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.ExitCode() > 0 {
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
+		if status := exit.Sys().(syscall.WaitStatus); status.Signaled() { // end as it did
+			signal.Reset()
+			_ = syscall.Kill(os.Getpid(), status.Signal()) // ourselves: it cannot fail
+			select {}
+		}
 		os.Exit(exit.ExitCode())
 	}
 	if err != nil {
