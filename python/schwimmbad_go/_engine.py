@@ -394,9 +394,7 @@ class Engine(Shared):
 
     def open_port(self) -> Port:
         """An exchange area for one thread."""
-        at = _U64()
-        handle = self.check(self.lib.swg_port_open(self.handle, at))
-        port = Port(self, handle, at.value)
+        port = Port(self)
         self.ports.append(port)
         return port
 
@@ -456,14 +454,23 @@ ctypes.pythonapi.PyBuffer_Release.restype = None
 class Port:
     """One thread's exchange area: 64-bit words in shared memory, and the calls that go with them."""
 
-    def __init__(self, engine: Engine, handle: int, at: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.handle = handle
-        self.at = at
-        self.words = engine.arena[at : at + L.PORT_SIZE].cast("q")
+        self.handle = 0
         lib = engine.lib
         self.step: Any = lib.swg_step  # (handle, submitted, wait)
         self.begin: Any = lib.swg_begin
+        self.renew()
+
+    def renew(self) -> None:
+        """Begin anew, on another area: whatever the last call left in this one is cancelled."""
+        engine, at = self.engine, _U64()
+        if self.handle:
+            engine.lib.swg_port_close(self.handle)  # it may be closed, if we were interrupted right here
+        self.handle = engine.check(engine.lib.swg_port_open(engine.handle, at))
+        self.at = at.value
+        self.words = engine.arena[self.at : self.at + L.PORT_SIZE].cast("q")
+        self.settled = True  # nothing of an earlier call can be left
 
     def grow(self, offer: int, nbytes: int) -> int:
         """A larger slot for an offer."""
@@ -484,8 +491,3 @@ class Port:
     def kick(self) -> None:
         """Make `step` return in the thread that waits there."""
         self.engine.check(self.engine.lib.swg_kick(self.handle))
-
-    def close(self) -> None:
-        """Give the area back."""
-        self.engine.ports.remove(self)
-        self.engine.check(self.engine.lib.swg_port_close(self.handle))

@@ -19,7 +19,7 @@ from typing import Any, Final
 from . import _layout as L
 from . import error as _error
 from ._engine import _CODES, SIGNATURES, _Config
-from ._requests import VALUE, Hub, Interrupted, Lines
+from ._requests import VALUE, Hub, Lines
 
 # What needs no call: tests compare with the engine's table.
 HERE: Final = frozenset({"swg_last_error", "swg_same", "swg_copy"})
@@ -28,10 +28,6 @@ UNSUPPORTED: Final = frozenset(n for n in SIGNATURES if n.startswith(("swg_mpi_"
     "swg_open_ranks", "swg_buffer_free", "swg_start",
 }  # fmt: skip
 WAITS: Final = frozenset({"swg_step", "swg_join"})
-# What one function has given another takes back, after an interrupted call whose value nobody gets.
-UNDO: Final = {
-    "swg_open": "swg_free", "swg_port_open": "swg_port_close", "swg_alloc": "swg_release", "swg_begin": "swg_cancel",
-}  # fmt: skip
 # They give something back. When the engine is gone, so is that.
 DONE_BY_DEATH: Final = frozenset({
     "swg_close", "swg_terminate", "swg_join", "swg_free", "swg_release", "swg_port_close", "swg_cancel", "swg_kick",
@@ -122,14 +118,10 @@ class Library:
 
     def _call(self, place: Place, name: str, *arguments: int) -> tuple[int, bytes, list[int]]:
         """A request: value, what belongs to it, descriptors."""
-        return self._send(place, name, _request(name)(*arguments), arguments)
+        return self._send(place, name, _request(name)(*arguments))
 
-    def _send(self, place: Place, name: str, request: bytes, arguments: tuple[int, ...]) -> tuple[int, bytes, list[int]]:
-        try:
-            reply, fds = place.lines.ask(request, name in WAITS, name == "swg_get_info")
-        except Interrupted as interrupted:
-            self._undo(place, name, arguments, interrupted.reply)
-            raise interrupted.error from None
+    def _send(self, place: Place, name: str, request: bytes) -> tuple[int, bytes, list[int]]:
+        reply, fds = place.lines.ask(request, name in WAITS, name == "swg_get_info")
         if not reply:
             return self._gone(name), b"", fds
         value: int = VALUE.unpack_from(reply)[0]
@@ -137,15 +129,6 @@ class Library:
         if value < 0:
             self._said.text = rest
         return value, rest, fds
-
-    def _undo(self, place: Place, name: str, arguments: tuple[int, ...], reply: bytes) -> None:
-        """The value of a call was lost."""
-        undo = UNDO.get(name)
-        value = VALUE.unpack_from(reply)[0] if reply else -1
-        if undo is None or value <= 0:
-            return
-        taken = {"swg_free": (value,), "swg_port_close": (value,), "swg_release": (*arguments[:1], value)}
-        place.lines.ask(_request(undo)(*taken.get(undo, (arguments[0], value, 0))))
 
     def _gone(self, name: str) -> int:
         if name in DONE_BY_DEATH:
@@ -182,7 +165,7 @@ class Library:
             place = places.get(arguments[0])
             if place is None:
                 return self._unknown(arguments[0])
-            value, rest, _ = send(place, name, request(*arguments[:sent]), arguments)
+            value, rest, _ = send(place, name, request(*arguments[:sent]))
             if fills and value >= 0:
                 ctypes.memmove(ctypes.byref(arguments[sent]), rest, ctypes.sizeof(arguments[sent]))
             return value

@@ -47,8 +47,7 @@ class Lines:
         """Send a request and wait for the reply, with the descriptors that one of it `passes`; an empty one: the engine is gone.
 
         What is raised meanwhile (Ctrl-C) ends a call that `waits`: the engine hears nothing of it and finishes the call for nobody,
-        before any other on the same port. Other calls end first, and `Interrupted` carries the reply, so that what they did can be
-        undone.
+        before any other on the same port. Other calls end first: nobody could say later whether one was still to come.
         """
         try:
             connection = self.idle.pop()
@@ -66,60 +65,38 @@ class Lines:
                 reply = connection.recv(REPLY)
         except OSError:
             reply = b""
-        except BaseException as error:
-            if waits:
-                connection.close()
-                raise
-            raise Interrupted(reply or self._settle(connection), error) from None
+        except BaseException:
+            if not (reply or waits):
+                self._settle(connection)
+            connection.close()
+            raise
         if reply and not self.closed:
             self.idle.append(connection)
         else:
             connection.close()
         return reply, fds
 
-    def _settle(self, connection: Connection) -> bytes:
-        """The reply of a call that may or may not have been sent: the engine answers what was, then sees the end of the stream."""
+    def _settle(self, connection: Connection) -> None:
+        """See a call to its end that may or may not have been sent: the engine answers what was, then sees the end of the stream."""
         deadline = time.monotonic() + PATIENCE
-        reply = b""
         while time.monotonic() < deadline:
             try:
                 connection.shutdown(socket.SHUT_WR)
                 connection.settimeout(PATIENCE)
-                found = connection.recv(REPLY)
-                if not found:
-                    connection.close()
-                    return reply
-                reply = found
+                while connection.recv(REPLY):
+                    pass
+                return
             except OSError:
                 break
             except BaseException:  # Ctrl-C again: the first one is on its way
                 continue
-        connection.close()
-        self.close()  # nobody knows what it did: this engine is not used any more
-        return reply
+        self.close()  # the engine is stopped, or gone: it is not used any more
 
     def close(self) -> None:
         """No more calls."""
         self.closed = True
         while self.idle:
             self.idle.pop().close()
-
-
-class Interrupted(BaseException):
-    """A call that does not wait was interrupted; it has ended all the same.
-
-    Parameters
-    ----------
-    reply : bytes
-        Empty: it was not sent, or the engine is gone.
-    error : BaseException
-        What is to be raised.
-    """
-
-    def __init__(self, reply: bytes, error: BaseException) -> None:
-        super().__init__(reply, error)
-        self.reply = reply
-        self.error = error
 
 
 class Hub:

@@ -140,6 +140,15 @@ class Runner:
         if self.dead:
             self.release(port)
             raise _error.PoolClosed("the pool was terminated")
+        if not port.settled:
+            # Something was raised (Ctrl-C, a signal handler) just where its job began or was to be cancelled. That job's offers and
+            # results must not be taken for those of the next one.
+            try:
+                port.renew()
+            except BaseException:
+                self.release(port)
+                raise
+        port.settled = False
         return port
 
     def release(self, port: Port) -> None:
@@ -258,6 +267,7 @@ class Runner:
         if job.id > 0 and not self.freed and self.owner == os.getpid():
             kill = isinstance(error, KeyboardInterrupt) and not isinstance(error, _error.PoolError)
             self.engine.lib.swg_cancel(job.port.handle, job.id, kill)  # it may be unknown by now: nothing is lost
+            job.port.settled = True
 
     def _open(self, call: Call, static: bool) -> Job:
         """A job on a port of its own."""
@@ -284,7 +294,9 @@ class Runner:
             if job.source.n == 0:
                 return []
             job.begin(job_flags)
-            return job.collect()
+            results = job.collect()
+            job.port.settled = True
+            return results
         except BaseException as error:
             self._give_up(job, error)
             raise
@@ -299,6 +311,7 @@ class Runner:
                 return
             job.begin()
             yield from job.stream()
+            job.port.settled = True
         except BaseException as error:
             self._give_up(job, error)
             raise
