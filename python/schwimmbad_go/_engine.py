@@ -167,6 +167,11 @@ def mpi_library(family: str) -> Any:
             path = library_path()
             path = path.with_name(f"{path.stem}_{family}{path.suffix}")
             if not path.exists():
+                if _inherited.fd is not None:
+                    raise _error.EngineError(
+                        "an engine over a socket (schwimmbad-go run) has no MPI: it runs in the process that loads its library. Use a "
+                        "Python into which schwimmbad-go is installed with pip, or MultiPool"
+                    )
                 raise _error.EngineError(
                     f"the engine was built without support for this MPI ({path} does not exist). Install its headers (mpi.h; "
                     "Debian: libopenmpi-dev or libmpich-dev), then schwimmbad-go again, from source"

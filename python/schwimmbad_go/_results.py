@@ -5,6 +5,7 @@ Both look like multiprocessing's objects of the same purpose, and are safe to us
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 import time
@@ -18,6 +19,7 @@ from .error import pool_timeout
 __all__ = ["AsyncResult", "ResultIterator"]
 
 R = TypeVar("R")
+_LOOK = 0.1  # seconds between two looks for signals, as in the engine's waits
 
 
 class AsyncResult(Generic[R]):
@@ -88,7 +90,7 @@ class AsyncResult(Generic[R]):
         timeout : float, optional
             [s]; None waits for ever, 0 or less not at all.
         """
-        self._done.wait(timeout)
+        _await(self._done, timeout)
 
     def get(self, timeout: float | None = None) -> R:
         """Wait for the value and return it.
@@ -110,7 +112,7 @@ class AsyncResult(Generic[R]):
         BaseException
             What the work raised: a task's exception in its own type, or a `PoolError`.
         """
-        if not self._done.wait(timeout):
+        if not _await(self._done, timeout):
             raise pool_timeout(f"no result within {timeout} s; the work goes on")
         if self._success:
             return self._value  # type: ignore[no-any-return]
@@ -142,6 +144,16 @@ class AsyncResult(Generic[R]):
             _report(error, in_main)
         finally:
             self._done.set()
+
+
+def _await(done: threading.Event, timeout: float | None) -> bool:
+    """``done.wait(timeout)`` that no Ctrl-C is lost on. One that arrives when this thread has looked for signals for the last time and
+    does not sleep yet wakes nobody: so it looks again."""
+    end = math.inf if timeout is None else time.monotonic() + timeout
+    while not done.wait(min(end - time.monotonic(), _LOOK)):
+        if time.monotonic() >= end:
+            return False
+    return True
 
 
 def _report(error: BaseException, in_main: bool) -> None:
