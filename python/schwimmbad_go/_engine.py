@@ -254,7 +254,7 @@ if hasattr(os, "register_at_fork"):
 
 def dead() -> bool:
     """Whether this process was forked from one that had a pool: it cannot have one of its own."""
-    return isinstance(_library, _DeadLibrary)
+    return isinstance(_library, _DeadLibrary) or _inherited.fd == _inherited.FORKED
 
 
 @contextmanager
