@@ -34,6 +34,7 @@ SLAB: Final = 3
 FLOATS: Final = 4
 NP_FLOATS: Final = 5
 ERROR: Final = 6
+MSGPACK: Final = 7
 INTS: Final = 9
 LOCAL: Final = 10  # nothing is encoded: worker and master are threads of one process
 
@@ -44,6 +45,7 @@ KEEP_GOING: Final = 4  # a failed task's error stands in its place and the next 
 SOME_UNSENT: Final = 16  # among the tasks stand errors for those that could not be pickled
 STATELESS: Final = 8  # the function is a plain reference: no state of it can leak from job to job
 TIMED: Final = 32  # a time limit per task is in force: the start of each is told
+PLAIN: Final = 64  # results and error records must be readable without pickle: the master is no Python program
 PARK: Final = 1 << 16  # after the answer wait until the control page says that this broadcast has ended
 # Flag of a RESULTS frame.
 HAS_ERRORS: Final = 1
@@ -156,3 +158,4 @@ RANK_RESUME: Final = 6
 THREAD: Final = -1  # in place of a pid
 
 WORKER_ENV: Final = "SCHWIMMBAD_GO_WORKER"
+RANK_ENV: Final = "SCHWIMMBAD_GO_RANK"  # the MPI rank beside which a worker was started, if any

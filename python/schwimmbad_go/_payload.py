@@ -16,7 +16,7 @@ from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
-from ._layout import FLOATS, INTS, NP_FLOATS, PICKLE, RANGE, ROWS, SLAB
+from ._layout import FLOATS, INTS, MSGPACK, NP_FLOATS, PICKLE, RANGE, ROWS, SLAB
 
 Encoded = tuple[int, Any, list[memoryview]]  # kind, in-band bytes, out-of-band buffers
 
@@ -40,7 +40,7 @@ def encode_tasks(tasks: Any) -> Encoded:
         np = sys.modules.get("numpy")
         if np is not None:
             if first is np.ndarray:
-                packed = _slab(np, tasks)
+                packed = slab(np, tasks)
                 if packed is not None:
                     return SLAB, packed, []
             elif first is np.float64 and set(map(type, tasks)) == {first}:
@@ -73,7 +73,7 @@ def encode_results(values: list[Any]) -> Encoded:
         if set(map(type, values)) == {first}:
             return NP_FLOATS, array("d", values).tobytes(), []
     elif first is np.ndarray and len(values) > 1 and values[0].nbytes * len(values) <= SMALL_SLAB:
-        packed = _slab(np, values)
+        packed = slab(np, values)
         if packed is not None:
             return SLAB, packed, []
     return encode_pickle(values)
@@ -153,7 +153,7 @@ def _thawed(buffer: Any, dtype: Any, shape: tuple[int, ...], order: Any) -> Any:
     return np.frombuffer(buffer, dtype).reshape(shape, order=order)
 
 
-def _slab(np: Any, arrays: Sequence[Any]) -> bytes | None:
+def slab(np: Any, arrays: Sequence[Any]) -> bytes | None:
     """Equal small arrays side by side, None if they are not."""
     a = arrays[0]
     dtype, shape = a.dtype, a.shape
@@ -181,8 +181,13 @@ def is_rows(np: Any, tasks: Any) -> bool:
 
 
 def _array(data: memoryview, anchors: list[Any] | None) -> Any:
-    import numpy as np
+    try:
+        import numpy as np
+    except ImportError:  # a master in another language sends arrays, too
+        from . import _msgpack
 
+        dtype, shape, start = _msgpack.read_head(bytes(data), 0)
+        return _msgpack.make_array(dtype, shape, data[start:])
     n, ndim = _SHAPE.unpack_from(data)
     shape = struct.unpack_from(f"<{ndim}q", data, 4)
     start = 4 + 8 * ndim
@@ -213,6 +218,10 @@ def decode(kind: int, data: memoryview, buffers: Sequence[Any], anchors: list[An
         return range(*_RANGE.unpack(data))
     if kind == ROWS or kind == SLAB:
         return list(_array(data, anchors))
+    if kind == MSGPACK:
+        from . import _msgpack
+
+        return _msgpack.unpack(data, buffers)
     raise ValueError(f"unknown payload encoding {kind}")
 
 

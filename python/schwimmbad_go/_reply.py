@@ -69,7 +69,7 @@ class Chunk:
     """One chunk: its place, the reply under construction, and where the next results go."""
 
     __slots__ = (
-        "arena", "count", "cursor", "done", "end", "failing", "first", "heap", "job", "last", "nbytes", "segments", "slot",
+        "arena", "count", "cursor", "done", "end", "failing", "first", "heap", "job", "last", "nbytes", "plain", "segments", "slot",
     )  # fmt: skip
 
     def __init__(
@@ -80,13 +80,15 @@ class Chunk:
         self.cursor = cursor  # free part of the slot
         self.done = self.last = self.segments = self.nbytes = 0
         self.failing = False  # a failure stands among the results
+        self.plain = False  # the master reads no pickles
 
     def put(self, values: list[Any]) -> None:
         """Write results out; they are safe once `done` counts them."""
+        encode = _plain().encode_results if self.plain else _payload.encode_results
         try:
-            kind, inband, large = _payload.encode_results(values)
+            kind, inband, large = encode(values)
         except BaseException as error:  # user code runs in __reduce__ and may raise anything
-            kind, inband, large, bad = _encode_singly(values, error)
+            kind, inband, large, bad = (_plain_singly if self.plain else _encode_singly)(values, error)
             self.failing = self.failing or bad
         self.write(kind, L.HAS_ERRORS if self.failing else 0, len(values), inband, large)
         self.done += len(values)
@@ -94,7 +96,10 @@ class Chunk:
 
     def put_error(self, record: _errors.Record) -> None:
         """Write the error record of the task after the results."""
-        kind, inband, large = _payload.encode_pickle(tuple(record))
+        if self.plain:
+            inband, large = _plain().pack([_plain().plain(record)])
+        else:
+            _, inband, large = _payload.encode_pickle(tuple(record))
         self.write(L.ERROR, 0, 1, inband, large)
 
     def write(self, kind: int, flags: int, count: int, inband: Any, large: list[memoryview]) -> None:
@@ -135,6 +140,25 @@ class Chunk:
             arena[start : start + b.nbytes] = b
             start = (start + b.nbytes + 63) & -64
         return body
+
+
+def _plain() -> Any:
+    """The encoding for masters in other languages, loaded when the first of them asks."""
+    from . import _msgpack
+
+    return _msgpack
+
+
+def _plain_singly(values: list[Any], error: BaseException) -> tuple[int, Any, list[memoryview], bool]:
+    """Results that other languages cannot read: each becomes the failure of its own task."""
+    safe: list[Any] = []
+    for value in values:
+        try:
+            _plain().pack([value])
+            safe.append(value)
+        except BaseException as why:  # properties and __iter__ of the user's run here
+            safe.append(_errors.Failed(_errors.make_record(why, _errors.RESULT, 0)))
+    return L.MSGPACK, *_plain().pack(safe), True
 
 
 def _encode_singly(values: list[Any], error: BaseException) -> tuple[int, Any, list[memoryview], bool]:

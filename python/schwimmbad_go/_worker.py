@@ -14,6 +14,7 @@ import mmap
 import os
 import pickle
 import signal
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from itertools import islice, starmap
@@ -36,7 +37,7 @@ FLUSH_BYTES: Final = 64 << 10  # so many at a time are written at once: they are
 SHORT_BLOCK_NS: Final = 20_000
 READING_NS: Final = 5_000  # tasks that are rebuilt in less are no reason for longer chunks
 LOOK_NS: Final = 1_000_000  # between two looks for messages: a look costs about a microsecond
-_UNUSUAL: Final = L.UNPACK_STAR | L.UNPACK_APPLY | L.SOME_UNSENT | L.TIMED
+_UNUSUAL: Final = L.UNPACK_STAR | L.UNPACK_APPLY | L.SOME_UNSENT | L.TIMED | L.PLAIN
 
 
 class Channel:
@@ -105,7 +106,11 @@ class Functions:
         table = at + L.FRAME_SIZE
         buffers = [self.buffer(*L.TABLE.unpack_from(arena, table + 16 * i)) for i in range(nbuf)]
         start = table + 16 * nbuf
-        func = _payload.decode(L.PICKLE, arena[start : start + nbytes], buffers)
+        func = _payload.decode(frame[2], arena[start : start + nbytes], buffers)
+        if frame[2] == L.MSGPACK:
+            from . import _foreign
+
+            func = _foreign.function(*func)
         self.func = func[1] if type(func) is tuple else func  # preceded by a sys.path that differs from ours
         self.serial = serial
         return self.func  # type: ignore[no-any-return]
@@ -234,6 +239,7 @@ class Worker:
         self, done: Chunk, kind: int, flags: int, nbuf: int, nbytes: int, serial: int, blob: int, block: int,
         budget: int, anchors: list[Any],
     ) -> int:  # fmt: skip
+        done.plain = bool(flags & L.PLAIN)
         try:
             func: Any = self.functions.get(done.job, serial, blob, flags)
         except BaseException as error:  # unpickling runs user code
@@ -484,6 +490,9 @@ def main() -> NoReturn:
         sys.exit(f"this program is a worker of schwimmbad-go; a pool starts it with {L.WORKER_ENV} set (found {spec!r})")
     if int(version) != L.ABI:
         sys.exit(f"worker protocol {L.ABI}, but the pool speaks {version}: two versions of schwimmbad-go are mixed")
+    rank = os.environ.pop(L.RANK_ENV, "")
+    if rank:
+        _errors.rank, _errors.host = int(rank), socket.gethostname()
     for fd in numbers:
         os.set_inheritable(fd, False)
     arena = memoryview(mmap.mmap(numbers[-1], 0)).cast("B")
