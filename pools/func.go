@@ -17,8 +17,9 @@ type Func[T, R any] struct {
 
 // function is what a pool needs to know of a Func, without its types.
 type function struct {
-	kind kind
-	name string // as registered, or of the Python function
+	kind   kind
+	name   string      // as registered, or of the Python function
+	python *pythonFunc // of kind python
 }
 
 type kind int
@@ -26,6 +27,7 @@ type kind int
 const (
 	closure kind = iota
 	registered
+	python
 )
 
 // anonymous is the description of all Go closures.

@@ -13,6 +13,7 @@ type JoblibPool struct {
 	workers int
 	ahead   int
 	runner
+	pythons
 }
 
 var _ Pool = (*JoblibPool)(nil)
@@ -23,6 +24,7 @@ func NewJoblibPool(workers int, opts ...PoolOption) (*JoblibPool, error) {
 	c := configure(opts)
 	ahead := c.ahead
 	c.ahead = 0
+	setup := c.takeProcesses()
 	c.only("JoblibPool")
 	if c.err != nil {
 		return nil, c.err
@@ -37,7 +39,11 @@ func NewJoblibPool(workers int, opts ...PoolOption) (*JoblibPool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &JoblibPool{workers: n, ahead: ahead, runner: newGoroutines(n)}, nil
+	r, err := setup.runner(n)
+	if err != nil {
+		return nil, err
+	}
+	return &JoblibPool{workers: n, ahead: ahead, runner: r, pythons: pythons{setup: setup}}, nil
 }
 
 // PreDispatch bounds how many tasks a JoblibPool has drawn from a sequence whose results the loop over the Stream has not taken yet, at
@@ -53,14 +59,14 @@ func PreDispatch(tasks int) PoolOption {
 
 func (p *JoblibPool) run(ctx context.Context, c *call) error {
 	c.spec.Ahead = p.ahead
-	return named(p, p.runner.run(ctx, c))
+	return named(p, p.either(ctx, c, p.runner, p.workers))
 }
 
 // Size is the number of workers.
 func (p *JoblibPool) Size() int { return p.workers }
 
 // Close implements [Pool].
-func (p *JoblibPool) Close() error { return named(p, p.close()) }
+func (p *JoblibPool) Close() error { return named(p, p.closeWith(p.runner)) }
 
 func (p *JoblibPool) String() string {
 	return fmt.Sprintf("JoblibPool(%d %s)", p.workers, p.describe())

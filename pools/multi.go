@@ -17,6 +17,7 @@ import (
 type MultiPool struct {
 	workers int
 	runner
+	pythons
 }
 
 var _ Pool = (*MultiPool)(nil)
@@ -24,6 +25,7 @@ var _ Pool = (*MultiPool)(nil)
 // NewMultiPool makes a MultiPool of so many workers; 0 stands for as many as CPUs.
 func NewMultiPool(workers int, opts ...PoolOption) (*MultiPool, error) {
 	c := configure(opts)
+	setup := c.takeProcesses()
 	c.only("MultiPool")
 	if c.err != nil {
 		return nil, c.err
@@ -32,15 +34,21 @@ func NewMultiPool(workers int, opts ...PoolOption) (*MultiPool, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &MultiPool{workers: n, runner: newGoroutines(n)}, nil
+	r, err := setup.runner(n)
+	if err != nil {
+		return nil, err
+	}
+	return &MultiPool{workers: n, runner: r, pythons: pythons{setup: setup}}, nil
 }
 
-func (p *MultiPool) run(ctx context.Context, c *call) error { return named(p, p.runner.run(ctx, c)) }
+func (p *MultiPool) run(ctx context.Context, c *call) error {
+	return named(p, p.either(ctx, c, p.runner, p.workers))
+}
 
 // Size is the number of workers.
 func (p *MultiPool) Size() int { return p.workers }
 
 // Close implements [Pool]. Tasks that were left behind are waited for as well.
-func (p *MultiPool) Close() error { return named(p, p.close()) }
+func (p *MultiPool) Close() error { return named(p, p.closeWith(p.runner)) }
 
 func (p *MultiPool) String() string { return fmt.Sprintf("MultiPool(%d %s)", p.workers, p.describe()) }

@@ -102,8 +102,12 @@ func OnProgress(fn func(done, total int)) Option {
 type PoolOption func(*poolConfig)
 
 type poolConfig struct {
-	ahead int // PreDispatch
-	err   error
+	ahead     int  // PreDispatch
+	processes bool // Processes
+	maxTasks  int  // MaxTasksPerProcess
+	python    *string
+	beside    int // WorkersPerRank
+	err       error
 }
 
 func (c *poolConfig) refuse(format string, args ...any) {
@@ -125,5 +129,11 @@ func configure(opts []PoolOption) (c poolConfig) {
 func (c *poolConfig) only(kind string) {
 	if c.ahead != 0 {
 		c.refuse("PreDispatch is for a JoblibPool, not a %s", kind)
+	}
+	if c.processes || c.maxTasks != 0 {
+		c.refuse("Processes and MaxTasksPerProcess are for a MultiPool, JoblibPool or MPIPool, not a %s", kind)
+	}
+	if c.python != nil || c.beside != 0 {
+		c.refuse("PythonWorkers and WorkersPerRank are for an MPIPool, not a %s", kind)
 	}
 }

@@ -26,7 +26,8 @@ type Pool interface {
 type call struct {
 	function *function
 	spec     inproc.Spec // counts, limits, and Work, which runs tasks on values and takes results
-	codec    codec       // the same tasks and results as bytes, for workers that are other processes
+	keep     bool        // go on after failures
+	coder    coder       // the same tasks and results as bytes, for workers that are other processes
 }
 
 // runner is what does a pool's work: goroutines, or other processes.

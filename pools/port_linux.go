@@ -28,6 +28,7 @@ const (
 	WaitAny   = 1 // until one result can be read
 	WaitBatch = 2 // until reading pays: all is done, the workers need feeding, or much has come
 	WaitKick  = 3 // as WaitAny, and also while no job is there
+	WaitHold  = 4 // as WaitAny, while nothing can be encoded: offers that were not submitted are kept, and are no reason to return
 )
 
 // Flags of an event.
@@ -243,7 +244,7 @@ func (p *port) begin() {
 }
 
 // Step (mode: one of the Wait constants, plus 256 times the most milliseconds to wait) submits the first `submitted` offers of the last call, then waits as mode says. The other offers go back, with
-// WaitNone they stay and are listed again. Slots of the events listed before are free from now on.
+// WaitNone and WaitHold they stay and are listed again. Slots of the events listed before are free from now on.
 func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -255,7 +256,7 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 	defer e.leave()
 	e.releaseHeld(p)
 	p.begin()
-	if err := e.submit(p, submitted, mode&255 == WaitNone); err != nil {
+	if err := e.submit(p, submitted, mode&255 == WaitNone || mode&255 == WaitHold); err != nil {
 		return 0, err
 	}
 	until := int64(0)
@@ -353,7 +354,7 @@ func (p *port) flags() (f int) {
 // ready decides whether Step returns now.
 func (e *Engine) ready(p *port, mode int) (int, bool) {
 	switch {
-	case mode == WaitNone, p.words[wordNeeds] > 0, p.words[wordOffers] > 0, p.kicked, p.jobs == 0 && mode != WaitKick:
+	case mode == WaitNone, p.words[wordNeeds] > 0, p.words[wordOffers] > 0 && mode != WaitHold, p.kicked, p.jobs == 0 && mode != WaitKick:
 		return p.flags(), true
 	case p.events == 0:
 		return 0, false

@@ -48,11 +48,3 @@ func lookup(name string) (servant, error) {
 	}
 	return s, nil
 }
-
-// portable says why a function cannot be run by other processes, nil if it can.
-func (f *function) portable() error {
-	if f.kind == closure {
-		return fmt.Errorf("%w: workers of this pool are other processes and cannot run a Go closure; use pools.Register", ErrNotRegistered)
-	}
-	return nil
-}

@@ -16,6 +16,7 @@ import (
 type SerialPool struct {
 	solo inproc.Solo
 	err  error
+	pythons
 }
 
 var _ Pool = (*SerialPool)(nil)
@@ -31,19 +32,30 @@ func (p *SerialPool) run(ctx context.Context, c *call) error {
 	if p.err != nil {
 		return p.err
 	}
+	return named(p, p.either(ctx, c, solo{&p.solo}, 1))
+}
+
+// solo is a runner of Go functions on the caller's goroutine.
+type solo struct{ *inproc.Solo }
+
+func (s solo) run(ctx context.Context, c *call) error {
 	if err := c.function.local(); err != nil {
 		return err
 	}
-	return named(p, p.solo.Do(ctx, c.spec))
+	return s.Do(ctx, c.spec)
+}
+
+func (s solo) close() error { return s.Close() }
+
+func (s solo) describe() string {
+	calls, closed := s.State()
+	return state("the caller's goroutine", calls, 0, closed)
 }
 
 // Size is 0: there are no workers.
 func (p *SerialPool) Size() int { return 0 }
 
 // Close waits for calls that other goroutines have under way.
-func (p *SerialPool) Close() error { return named(p, p.solo.Close()) }
+func (p *SerialPool) Close() error { return named(p, p.closeWith(solo{&p.solo})) }
 
-func (p *SerialPool) String() string {
-	calls, closed := p.solo.State()
-	return fmt.Sprintf("SerialPool(%s)", state("the caller's goroutine", calls, 0, closed))
-}
+func (p *SerialPool) String() string { return fmt.Sprintf("SerialPool(%s)", solo{&p.solo}.describe()) }

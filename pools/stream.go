@@ -1,7 +1,6 @@
 package pools
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"iter"
@@ -62,7 +61,7 @@ func stream[T, R any](ctx context.Context, p Pool, f Func[T, R], tasks iter.Seq[
 	}
 	w.total = -1
 	c.spec.Work, c.spec.Tasks, c.spec.Bytes = w, dispatch.Unknown, bytes
-	c.codec = w
+	c.coder, c.keep = w, w.keep
 	if err := p.run(ctx, &c); err != nil {
 		yield(none, public(err))
 		return
@@ -211,21 +210,4 @@ func (w *streamWork[T, R]) Fail(task int64, f inproc.Failure) bool {
 	}
 	w.progressed(1)
 	return true
-}
-
-func (w *streamWork[T, R]) task(i int64) *T {
-	p := w.page(i)
-	return &p.tasks[i-p.first]
-}
-
-func (w *streamWork[T, R]) result(i int64) *R {
-	p := w.page(i)
-	return &p.results[i-p.first]
-}
-
-func (w *streamWork[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
-	return encode(w, dst, first, n)
-}
-func (w *streamWork[T, R]) decode(src []byte, first int64, n int) error {
-	return decode(w, src, first, n)
 }

@@ -1,7 +1,6 @@
 package pools
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +77,7 @@ func mapSlice[T, R any](ctx context.Context, p Pool, f Func[T, R], tasks []T, op
 	w.total = len(tasks)
 	c.spec.Work, c.spec.Tasks = w, int64(len(tasks))
 	c.spec.Quiet = w.callback == nil && w.progress == nil
-	c.codec = w
+	c.coder, c.keep = w, w.keep
 	err := p.run(ctx, c)
 	switch {
 	case err != nil && w.keep && ctx.Err() != nil:
@@ -163,13 +162,3 @@ func (w *sliceWork[T, R]) Fail(task int64, f inproc.Failure) bool {
 
 // Feed implements inproc.Work, for calls of Unknown length: this is none.
 func (w *sliceWork[T, R]) Feed(func() bool) { panic("pools: a slice is not fed") }
-
-func (w *sliceWork[T, R]) task(i int64) *T   { return &w.tasks[i] }
-func (w *sliceWork[T, R]) result(i int64) *R { return &w.results[i] }
-
-func (w *sliceWork[T, R]) encode(dst *bytes.Buffer, first int64, n int) error {
-	return encode(w, dst, first, n)
-}
-func (w *sliceWork[T, R]) decode(src []byte, first int64, n int) error {
-	return decode(w, src, first, n)
-}

@@ -56,9 +56,10 @@ const (
 )
 
 func TestMain(m *testing.M) {
-	if spec := os.Getenv(process.WorkerEnv); spec != "" {
+	if spec := os.Getenv(process.WorkerEnv); spec != "" && len(os.Args) > 1 {
 		serve(spec)
 	}
+	Main()                       // without arguments: what the pools themselves start
 	time.Sleep(time.Millisecond) // the first timer makes Go open its poller, for good
 	before := openFiles()
 	code := m.Run()
