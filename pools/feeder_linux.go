@@ -117,11 +117,13 @@ func (f *feeder) failure() error {
 	return f.err
 }
 
-// dismiss ends the drawing, and waits until the source has returned from its present step.
-func (f *feeder) dismiss() {
+// dismiss ends the drawing, and may wait until the source has returned from its present step.
+func (f *feeder) dismiss(wait bool) {
 	f.mu.Lock()
 	f.left = true
 	f.room.Signal()
 	f.mu.Unlock()
-	<-f.gone
+	if wait {
+		<-f.gone
+	}
 }

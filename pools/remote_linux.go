@@ -31,14 +31,15 @@ type remotePool struct {
 	beside bool                  // MPI ranks whose workers are processes beside them
 	leave  func() error          // what remains to be done at the end; nil: nothing
 
-	mu     sync.Mutex
-	free   *sync.Cond
-	ports  []int
-	opened int
-	calls  int
-	blobs  map[string]blobRef // functions, by their encoded specification
-	closed bool
-	gone   chan struct{} // closed when everything has been given back
+	mu      sync.Mutex
+	free    *sync.Cond
+	ports   []int
+	opened  int
+	calls   int
+	feeders sync.WaitGroup     // sources that a call may have left behind
+	blobs   map[string]blobRef // functions, by their encoded specification
+	closed  bool
+	gone    chan struct{} // closed when everything has been given back
 }
 
 type blobRef struct{ serial, off uint64 }
@@ -137,6 +138,7 @@ func (p *remotePool) close() error {
 		p.free.Wait()
 	}
 	p.mu.Unlock()
+	p.feeders.Wait()
 	return p.join()
 }
 
@@ -273,7 +275,8 @@ func (p *remotePool) run(ctx context.Context, c *call) error {
 	defer stop()
 	if c.spec.Tasks == dispatch.Unknown {
 		j.feeder = feed(c.spec, func() { p.e.Kick(port) })
-		defer j.feeder.dismiss()
+		p.feeders.Go(func() { <-j.feeder.gone })
+		defer func() { j.feeder.dismiss(ctx.Err() == nil) }()
 	}
 	for !ended {
 		found, err := j.turn()

@@ -166,6 +166,7 @@ PYTHON_NAMES = {
     "StatusUnreadable": "UNREADABLE", "StatusNoFunction": "NO_FUNCTION", "HeaderSize": "FRAME_SIZE",
     "Tasks": "TYPE_TASKS", "Results": "TYPE_RESULTS", "Blob": "TYPE_BLOB", "PickleList": "PICKLE", "Range": "RANGE",
     "ArrayRows": "ROWS", "Slab": "SLAB", "Floats": "FLOATS", "Ints": "INTS", "NumpyFloats": "NP_FLOATS", "ErrorRecord": "ERROR",
+    "MsgpackList": "MSGPACK",
     "PortEvents": "W_EVENT", "PortOffers": "W_OFFER", "PortParams": "W_PARAM", "PortNeeds": "W_NEED",
     "CellExitWant": "CELL_EXIT", "CtlMagic": "", "Hello": "HELLO",
 }  # fmt: skip

@@ -110,6 +110,7 @@ typedef struct swg_peer {
 #define SWG_WAIT_ANY 1
 #define SWG_WAIT_BATCH 2
 #define SWG_WAIT_KICK 3
+#define SWG_WAIT_HOLD 4
 #define SWG_FOUND_EVENTS 1
 #define SWG_FOUND_OFFERS 2
 #define SWG_FOUND_NEEDS 4

@@ -139,6 +139,7 @@ WAIT_NONE: Final = 0
 WAIT_ANY: Final = 1
 WAIT_BATCH: Final = 2
 WAIT_KICK: Final = 3
+WAIT_HOLD: Final = 4
 
 FOUND_EVENTS: Final = 1
 FOUND_OFFERS: Final = 2
