@@ -297,6 +297,9 @@ class Reader:
             raise IndexError("it ends in the middle of a value")
         return self.data[at:end]
 
+    def _text(self, n: int) -> str:
+        return self._take(n).decode()
+
     def _uint(self, n: int) -> int:
         return int.from_bytes(self._take(n), "big")
 
@@ -340,6 +343,15 @@ class Reader:
         raise ValueError(f"damaged msgpack: extension {code}")
 
 
+def _sized(read: Callable[[Reader, int], Any], width: int) -> Callable[[Reader], Any]:
+    """Reads what a number of that many bytes announces."""
+    return lambda reader: read(reader, reader._uint(width))
+
+
+def _fixed(n: int) -> Callable[[Reader], Any]:
+    return lambda reader: reader._ext(n)
+
+
 def _numbers(n: int, signed: bool) -> Callable[[Reader], Any]:
     return lambda reader: int.from_bytes(reader._take(n), "big", signed=signed)
 
@@ -347,12 +359,12 @@ def _numbers(n: int, signed: bool) -> Callable[[Reader], Any]:
 _READERS: Final[dict[int, Callable[[Reader], Any]]] = {
     0xC0: lambda r: None, 0xC2: lambda r: False, 0xC3: lambda r: True,
     0xCA: lambda r: _F32.unpack(r._take(4))[0], 0xCB: lambda r: _F64.unpack(r._take(8))[0],
-    **{0xC4 + i: lambda r, n=1 << i: r._take(r._uint(n)) for i in range(3)},
-    **{0xC7 + i: lambda r, n=1 << i: r._ext(r._uint(n)) for i in range(3)},
-    **{0xD9 + i: lambda r, n=1 << i: r._take(r._uint(n)).decode() for i in range(3)},
-    **{0xDC + i: lambda r, n=2 << i: r._items(r._uint(n)) for i in range(2)},
-    **{0xDE + i: lambda r, n=2 << i: r._map(r._uint(n)) for i in range(2)},
-    **{0xD4 + i: lambda r, n=1 << i: r._ext(n) for i in range(5)},
+    **{0xC4 + i: _sized(Reader._take, 1 << i) for i in range(3)},
+    **{0xC7 + i: _sized(Reader._ext, 1 << i) for i in range(3)},
+    **{0xD9 + i: _sized(Reader._text, 1 << i) for i in range(3)},
+    **{0xDC + i: _sized(Reader._items, 2 << i) for i in range(2)},
+    **{0xDE + i: _sized(Reader._map, 2 << i) for i in range(2)},
+    **{0xD4 + i: _fixed(1 << i) for i in range(5)},
     **{0xCC + i: _numbers(1 << i, False) for i in range(4)},
     **{0xD0 + i: _numbers(1 << i, True) for i in range(4)},
     0xC1: lambda r: _bad(),

@@ -69,7 +69,8 @@ def alone(program: Path, *args: str, timeout: float = 60) -> subprocess.Complete
 
 
 def _marked(mark: str) -> list[int]:
-    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and f"SWG_MARK={mark}".encode() in leaks._read(int(p.name), "environ")]
+    word = f"SWG_MARK={mark}".encode()
+    return [int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and word in leaks._read(int(p.name), "environ")]
 
 
 def ranks(family: str, program: Path, tmp_path: Path, *args: str) -> mpirun.Result:
@@ -98,9 +99,8 @@ def test_crashes_of_processes(program: Path) -> None:
 def test_the_master_dies(program: Path) -> None:
     """Workers in the middle of a task go with it."""
     mark = uuid.uuid4().hex
-    with subprocess.Popen(
-        [program, "-pools", "processes", "-python=false", "-crash", "sleep"], stdout=subprocess.DEVNULL, env={**os.environ, "SWG_MARK": mark},
-    ) as process:  # fmt: skip
+    command = [program, "-pools", "processes", "-python=false", "-crash", "sleep"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "SWG_MARK": mark}) as process:
         leaks.poll(lambda: len(_marked(mark)) == 3, 20)
         assert len(_marked(mark)) == 3
         process.send_signal(signal.SIGKILL)
