@@ -42,6 +42,7 @@ const (
 var makers = []maker{
 	{"SerialPool", func(*testing.T) pools.Pool { return pools.NewSerialPool() }, closures | memory},
 	{"MultiPool", func(t *testing.T) pools.Pool { return must(pools.NewMultiPool(3)) }, everything},
+	{"MultiPool of one", func(t *testing.T) pools.Pool { return must(pools.NewMultiPool(1)) }, closures | memory | abandons},
 	{"JoblibPool", func(t *testing.T) pools.Pool { return must(pools.NewJoblibPool(2)) }, everything},
 	{"JoblibPool, PreDispatch(3)", func(t *testing.T) pools.Pool { return must(pools.NewJoblibPool(2, pools.PreDispatch(3))) }, everything},
 }
@@ -315,7 +316,7 @@ func TestATaskThatIgnoresItsTimeIsLeftBehind(t *testing.T) {
 			}
 			return x + 1, nil
 		}
-		tasks := numbers(p.Size() * 3)
+		tasks := numbers(p.Size()*3 + 3)
 		for k := range 3 {
 			got, err := pools.Map(bg, p, stubborn, tasks, pools.TaskTimeout(5*time.Millisecond), pools.ContinueOnError())
 			if !errors.Is(err, pools.ErrTaskTimeout) || got[2] != 0 || got[0] != 1 || got[len(got)-1] != len(got) {
@@ -382,6 +383,12 @@ func TestACancelledMapDoesNotWaitForTheStubborn(t *testing.T) {
 		}
 		stillWorks(t, p) // with as many workers as before
 		close(release)
+		if err := p.Close(); err != nil { // when the stubborn have ended
+			t.Error(err)
+		}
+		if got[1] != 0 {
+			t.Error("a task that was left behind has written a result")
+		}
 	})
 }
 
@@ -818,6 +825,18 @@ func TestGoexit(t *testing.T) {
 				t.Error(err)
 			}
 			stillWorks(t, p)
+		}
+		if p.Size() == 0 {
+			return // it is always this goroutine that ends
+		}
+		got, err := pools.Map(bg, p, func(_ context.Context, x int) (int, error) {
+			if x < 10 {
+				runtime.Goexit()
+			}
+			return x, nil
+		}, numbers(30), pools.ContinueOnError(), pools.ChunkSize(4), pools.TaskTimeout(time.Hour)) // with which tasks run elsewhere
+		if !errors.Is(err, pools.ErrGoexit) || len(got) != 30 || got[9] != 0 || got[29] != 29 {
+			t.Errorf("%v, %v", got, err)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -96,6 +97,34 @@ func TestNoTaskWaitsBehindALongOne(t *testing.T) {
 			})
 		}
 	}
+}
+
+func TestTheTasksOfAStreamAreSpreadAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := multi(t, 16)
+		defer p.Close()
+		for range 2 {
+			takes(t, "a stream", time.Second, func() {
+				for range pools.Stream(bg, p, nap, slices.Values(slices.Repeat([]time.Duration{time.Second}, 16))) {
+				}
+			})
+		}
+	})
+}
+
+// TestWhoWaitsForAWorkerIsCalled: two callers, one worker. The second one sleeps until the first has done.
+func TestWhoWaitsForAWorkerIsCalled(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := multi(t, 1)
+		defer p.Close()
+		takes(t, "3 maps of one task", 3*time.Second, func() {
+			var wg sync.WaitGroup
+			for range 3 {
+				wg.Go(func() { must(pools.Map(bg, p, nap, []time.Duration{time.Second})) })
+			}
+			wg.Wait()
+		})
+	})
 }
 
 func TestAnExplicitChunkIsRunByOneWorker(t *testing.T) {
