@@ -9,17 +9,22 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any, BinaryIO
 from zipfile import ZipFile
 
 import pytest
 from commands import run
-from swgbuild import project, toolchain
+from swgbuild import build, compiling, project, toolchain
 
 pytestmark = pytest.mark.slow
 
 LIBRARY = "schwimmbad_go/_lib/libschwimmbad" + (".dylib" if sys.platform == "darwin" else ".so")
 HEADER = "schwimmbad_go/_lib/include/schwimmbad.h"
 LICENCES = {"LICENSE", "licenses/go.txt", "licenses/gompi.txt", "licenses/msgpack.txt", "licenses/tagparser.txt"}
+
+
+def elffile_of(file: BinaryIO) -> Any:
+    return pytest.importorskip("elftools.elf.elffile", reason="part of the test extra").ELFFile(file)
 
 
 def test_one_wheel_serves_every_python_of_this_platform(wheel: Path) -> None:
@@ -45,13 +50,34 @@ def test_record_lists_the_files_that_matter_and_no_other_than_the_files_there(wh
     assert not [n for n in names if "__pycache__" in n or n.endswith((".pyc", ".go"))]
 
 
-def test_each_module_linked_into_a_library_has_its_licence_here(root: Path) -> None:
+def test_each_module_linked_into_a_file_of_the_wheel_has_its_licence_here(root: Path) -> None:
     template = "{{with .Module}}{{if not .Main}}{{.Path}}{{end}}{{end}}"
-    done = run(toolchain.find_go().path, "list", "-tags=mpi", "-deps", "-f", template, "./pyshim/capi", cwd=root, env={"CGO_ENABLED": "1"})
-    # github.com/owner/NAME, with /v2 and so on after it
-    names = {module.split("/")[2] for module in done.stdout.split()}
+    linked = [("1", "-tags=mpi", "pyshim/capi")]
+    if build.has_command(root):
+        linked.append(("0", "-tags=nopython", compiling.COMMAND.as_posix()))
+    names: set[str] = set()
+    for cgo, tags, package in linked:
+        command = [toolchain.find_go().path, "list", tags, "-deps", "-f", template, f"./{package}"]
+        for module in run(*command, cwd=root, env={"CGO_ENABLED": cgo}).stdout.split():
+            if not module.startswith("golang.org/x/"):  # those have Go's own licence
+                # github.com/owner/NAME, with /v2 and so on after it; gopkg.in/NAME.v3
+                names.add(re.sub(r"(/v\d+|\.v\d+)$", "", module).rpartition("/")[2])
     assert "gompi" in names
     assert names <= {path.stem for path in (root / "licenses").glob("*.txt")}
+
+
+def test_the_command_travels_as_a_static_program(root: Path, wheel: Path, unpacked: Path) -> None:
+    if not build.has_command(root):
+        pytest.skip(f"this tree has no {compiling.COMMAND}")
+    name = f"schwimmbad_go/_bin/{compiling.BINARY}"
+    with ZipFile(wheel) as archive:
+        assert (archive.getinfo(name).external_attr >> 16) & 0o111 == 0o111, "pip would install it as a file that cannot be run"
+    program = unpacked / name
+    program.chmod(0o755)
+    with open(program, "rb") as file:
+        kinds = {segment.header.p_type for segment in elffile_of(file).iter_segments()}
+    assert not {"PT_INTERP", "PT_DYNAMIC"} & kinds, "it needs a C library"
+    assert project.project_version(root) in run(program, "version", cwd=unpacked).stdout
 
 
 def test_version_is_the_same_everywhere(root: Path, unpacked: Path) -> None:
@@ -89,9 +115,8 @@ def test_header_compiles_on_its_own(unpacked: Path, language: str) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ELF")
 def test_library_needs_the_c_library_only(unpacked: Path) -> None:
-    elffile = pytest.importorskip("elftools.elf.elffile", reason="part of the test extra")
     with open(unpacked / LIBRARY, "rb") as file:
-        tags = list(elffile.ELFFile(file).get_section_by_name(".dynamic").iter_tags())
+        tags = list(elffile_of(file).get_section_by_name(".dynamic").iter_tags())
     needed = {tag.needed.partition(".so")[0] for tag in tags if tag.entry.d_tag == "DT_NEEDED"}
     # Above all no libmpi: which one is right is known only where the program runs.
     assert needed <= {"libc", "libpthread", "libdl", "libresolv", "ld-linux-x86-64", "ld-linux-aarch64"}
