@@ -56,7 +56,8 @@ BLOCKS = list(blocks())
 
 
 def needed(code: str) -> list[str]:
-    return [name for name in ("numpy", "emcee", "cloudpickle", "dill", "joblib", "sklearn", "mpi4py") if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
+    optional = ("numpy", "emcee", "cloudpickle", "dill", "joblib", "sklearn", "mpi4py")
+    return [name for name in optional if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
 
 
 @pytest.mark.parametrize("block", [b for b in BLOCKS if not b.how.startswith(("worker", "mpi"))], ids=str)
