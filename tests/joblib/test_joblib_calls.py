@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import threading
 import time
@@ -30,7 +31,13 @@ def version() -> tuple[int, ...]:
 
 
 generators = pytest.mark.skipif(version() < (1, 3), reason="generators came with joblib 1.3")
+options = pytest.mark.skipif(
+    "backend_kwargs" not in inspect.signature(Parallel.__init__).parameters, reason="this joblib.Parallel takes no options for its backend"
+)
 unordered = pytest.mark.skipif(version() < (1, 4), reason="generator_unordered came with joblib 1.4")
+
+
+enter = getattr(joblib, "parallel_config", joblib.parallel_backend)
 
 
 def pause(seconds: float, value: Any = None) -> Any:
@@ -161,7 +168,8 @@ def test_workers_stay_warm(nothing_stays: None, parallel: Make) -> None:
 
 
 def test_idle_workers_end(nothing_stays: None, parallel: Make) -> None:
-    pids = parallel(idle_worker_timeout=0.05)(delayed(tasks.pid)() for _ in range(4))
+    with enter("schwimmbad", n_jobs=2, idle_worker_timeout=0.05):
+        pids = Parallel()(delayed(tasks.pid)() for _ in range(4))
     assert leaks.poll(lambda: _joblib_pool._standing is None and not any(map(leaks.alive, pids)), 5.0) < 5.0
     assert parallel()(delayed(tasks.square)(i) for i in range(3)) == [0, 1, 4]
 
@@ -184,7 +192,8 @@ def test_on_a_pool(clean: None, fresh: Any, kind: Any) -> None:
         assert set(Parallel(batch_size=1)(delayed(tasks.pid)() for _ in range(20))) <= workers
         assert Parallel()(delayed(tasks.square)(i) for i in range(20)) == [i * i for i in range(20)]
         assert pool.map(tasks.square, range(4)) == [0, 1, 4, 9]
-    assert Parallel(n_jobs=-1, backend="schwimmbad", pool=pool)(delayed(tasks.square)(i) for i in range(5)) == [0, 1, 4, 9, 16]
+    with enter("schwimmbad", n_jobs=-1, pool=pool):
+        assert Parallel()(delayed(tasks.square)(i) for i in range(5)) == [0, 1, 4, 9, 16]
     pool.close()
     with as_backend(pool), pytest.raises(PoolClosed):
         Parallel()(delayed(tasks.square)(i) for i in range(5))
@@ -192,11 +201,11 @@ def test_on_a_pool(clean: None, fresh: Any, kind: Any) -> None:
 
 def test_not_more_than_asked_for(gate: Gate) -> None:
     """Of a pool of three, n_jobs=2 runs two tasks at once, whatever joblib dispatches."""
-    with MultiPool(3) as pool, as_backend(pool, n_jobs=2):
+    with MultiPool(3) as pool:
         done: list[Any] = []
         thread = threading.Thread(
             target=lambda: done.append(
-                Parallel(n_jobs=2, backend="schwimmbad", pool=pool)(delayed(pass_gate)(gate.path, i) for i in range(6))
+                Parallel(n_jobs=2, backend=SchwimmbadBackend(pool=pool))(delayed(pass_gate)(gate.path, i) for i in range(6))
             )
         )
         thread.start()
@@ -322,7 +331,6 @@ def limits(_: Any = None) -> dict[str, Any]:
 def test_inner_threads(nothing_stays: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in limits():
         monkeypatch.delenv(name, raising=False)
-    enter = getattr(joblib, "parallel_config", joblib.parallel_backend)
     with enter("schwimmbad", n_jobs=2, inner_max_num_threads=3):
         assert Parallel()(delayed(limits)() for _ in range(2)) == [dict.fromkeys(limits(), "3")] * 2
     default = str(max(joblib.cpu_count() // 2, 1))
@@ -351,16 +359,27 @@ def test_inner_threads_on_a_pool() -> None:
         assert pool.map(blas_threads, range(2)) == before  # the pool's other tasks keep theirs
 
 
-def test_wrong_options(parallel: Make) -> None:
+@options
+def test_options_of_a_call(parallel: Make) -> None:
     with pytest.raises(TypeError, match="poool"):
         parallel(poool=3)([delayed(abs)(1)])
     with pytest.raises(TypeError, match="pool must be"):
         parallel(pool=3)([delayed(abs)(1)])
+    with MultiPool(2) as pool:
+        work = parallel(-1, pool=pool, batch_size=1)
+        for _ in range(2):
+            assert set(work(delayed(tasks.pid)() for _ in range(10))) <= set(pool.broadcast(os.getpid))
+        with parallel(-1, pool=pool, idle_worker_timeout=3) as managed:
+            assert managed(delayed(tasks.square)(i) for i in range(3)) == [0, 1, 4]
+
+
+def test_wrong_options(parallel: Make) -> None:
+    with pytest.raises(TypeError, match="pool must be"):
+        enter("schwimmbad", pool=3)
     with pytest.raises(ValueError, match="n_jobs == 0"):
         parallel(0)([delayed(abs)(1)])
     with pytest.raises(ValueError, match="shared"):
         parallel(require="sharedmem")
-    enter = getattr(joblib, "parallel_config", joblib.parallel_backend)
     with pytest.raises(TypeError, match="workerz"):
         enter("schwimmbad", workerz=3)
 

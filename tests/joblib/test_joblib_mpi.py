@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+
+import joblib
 import pytest
 from helpers import mpirun
 
@@ -86,11 +89,12 @@ def test_without_threads(family: str) -> None:
                 assert list(Parallel(return_as="generator")(delayed(abs)(-i) for i in range(20))) == list(range(20))
             try:
                 Parallel(return_as="generator_unordered")(delayed(abs)(-i) for i in range(20))
-            except (PoolUnavailable, ValueError, TypeError) as error:
+            except (PoolUnavailable, TypeError, ValueError) as error:  # the latter two of joblib, which has no such thing
                 print(type(error).__name__)
         """,
     ).ok()
-    assert done.stdout == "PoolUnavailable\n"
+    known = "return_as" in inspect.signature(joblib.Parallel.__init__).parameters
+    assert done.stdout.strip() in (["PoolUnavailable", "ValueError"] if known else ["TypeError"])
 
 
 def test_an_error_ends_the_job(family: str) -> None:
