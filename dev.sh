@@ -20,6 +20,7 @@ usage: bash dev.sh COMMAND
           each Python that is here [--only STEPS] [--wheel FILE] [--python PATH] [--keep DIRECTORY]
   bench   the benchmark table, against the other pools people use
   bench-mpi  the same for MPIPool, on each MPI
+  bench-joblib  joblib.Parallel on our workers beside loky's
 TEXT
 }
 
@@ -165,6 +166,10 @@ case $command in
         setup_mpi optional
         setup_extra bench
         exec "$PY" benchmarks/mpi.py "$@"
+        ;;
+    bench-joblib)
+        setup_extra bench
+        exec "$PY" benchmarks/joblib_backend.py "$@"
         ;;
     help | -h | --help) usage ;;
     *)

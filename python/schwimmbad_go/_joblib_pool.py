@@ -18,7 +18,7 @@ from ._start import Initializer
 
 IDLE: Final = 300.0  # seconds; what loky waits
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # reentrant: a garbage collection under it may end an abandoned generator, which gives the pool back
 _standing: StandingPool | None = None
 
 
@@ -137,7 +137,7 @@ def shut_down_standing() -> None:
 def _after_fork() -> None:
     """In a forked child: the workers are the parent's."""
     global _lock, _standing
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _standing = None
 
 

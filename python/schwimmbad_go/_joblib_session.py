@@ -333,7 +333,8 @@ class Driver(threading.Thread):
         self.kill = kill
         self.stopping = True
         self.wake()
-        if threading.current_thread() is not self:
+        # Where a garbage collection got here while this thread has the pool's lock, the other one could not end.
+        if threading.current_thread() is not self and not self.session.runner.lock._is_owned():  # type: ignore[attr-defined]
             self.join()
 
 
