@@ -102,7 +102,11 @@ func (e *Engine) listOffers(p *port) {
 			return
 		}
 		more := false
-		if e.sched.InFlight(j.id) <= e.sched.Depth(j.id)/2 || len(p.offers) > 0 {
+		low := e.sched.Depth(j.id) / 2
+		if j.bounded { // half of few would leave workers without a chunk behind the one they run
+			low = e.sched.Depth(j.id) - 1
+		}
+		if e.sched.InFlight(j.id) <= low || len(p.offers) > 0 {
 			more = e.offer(p, j)
 		} else {
 			n++ // enough in flight; it stays hungry

@@ -93,7 +93,8 @@ type job struct {
 	port         *port
 	timeout      int64 // ns per task, 0 none
 	broadcast    bool
-	left         int // broadcast: chunks not answered yet
+	bounded      bool // by JobDepth
+	left         int  // broadcast: chunks not answered yet
 	isDirty      bool
 	isHungry     bool
 	losses       []uint64
@@ -205,7 +206,7 @@ func (e *Engine) Begin(pi int) (int64, error) {
 	}
 	j := &job{
 		id: e.sched.Begin(spec), port: p, timeout: a[5], broadcast: broadcast, left: int(spec.Tasks),
-		flags: uint32(a[6]), blob: uint64(a[7]), blobAt: uint64(a[8]),
+		bounded: spec.Depth > 0, flags: uint32(a[6]), blob: uint64(a[7]), blobAt: uint64(a[8]),
 	}
 	if broadcast {
 		j.flags |= TaskPark
@@ -296,6 +297,9 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 			return 0, err
 		}
 		if signal {
+			if err := e.check(p); err != nil { // a job that ended with the pool is not one that is done
+				return 0, err
+			}
 			e.listEvents(p)
 			e.listNeeds(p)
 			return p.flags() | FlagResume, nil

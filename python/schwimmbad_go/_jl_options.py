@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import inspect
 import operator
 import os
 import re
@@ -21,8 +22,8 @@ from typing import Any, Final
 
 from . import _cpus, _engine
 from ._call import checked_timeout
-from ._start import METHODS, method_of
-from .error import PoolUnavailable
+from ._jl_worker import level
+from ._start import method_of
 
 PROCESSES: Final = "processes"
 THREADS: Final = "threads"
@@ -49,15 +50,8 @@ _POSITIONS: Final = (
 )  # fmt: skip
 # Other pools' arguments, and those of joblib's own backends.
 _OURS: Final = ("processes", "initializer", "initargs", "maxtasksperchild", "context", "start_method", "comm", "use_dill")
-_IGNORED: Final = ("comm", "use_dill", "idle_worker_timeout")
+_BACKEND: Final = ("idle_worker_timeout", "inner_max_num_threads")
 _NEEDED: Final = "joblib is required to use the JoblibPool"
-
-nesting = threading.local()
-
-
-def level() -> int:
-    """How many pools' workers the current code runs inside."""
-    return int(getattr(nesting, "level", 0))
 
 
 
@@ -105,6 +99,7 @@ class Options:
         self.max_tasks = given.pop("maxtasksperchild", None)
         self.context = given.pop("context", None)
         self.start_method = given.pop("start_method", None)
+        self.inner_threads = given.get("inner_max_num_threads")
         for name in ("comm", "use_dill"):
             given.pop(name, None)
         if given.get("n_jobs") is None and self.processes is not None:
@@ -129,6 +124,8 @@ class Options:
         if self.max_tasks is not None and (not isinstance(self.max_tasks, int) or self.max_tasks <= 0):
             raise ValueError("maxtasksperchild must be a positive int or None")
         method_of(self.context, self.start_method)
+        if self.inner_threads is not None and (not isinstance(self.inner_threads, int) or self.inner_threads < 1):
+            raise ValueError(f"inner_max_num_threads must be a positive int or None, not {self.inner_threads!r}")
         verbose = given.get("verbose")
         if not isinstance(verbose, (int, float, type(None))):
             raise TypeError(f"verbose must be a number, not {verbose!r}")
@@ -156,8 +153,8 @@ class Options:
             self.backend = "multiprocessing"
         else:
             self.foreign = _own_name(backend) is None
-        unknown = set(given) - set(_POSITIONS) - set(_IGNORED)
-        if unknown - {"inner_max_num_threads"} and not self.foreign:
+        unknown = set(given) - set(_POSITIONS) - set(_BACKEND)
+        if unknown and not self.foreign:
             name = sorted(unknown)[0]
             raise TypeError(f"JoblibPool() got an unexpected keyword argument {name!r}: it is none of joblib.Parallel's, nor of a pool's")
         if self.foreign:
@@ -198,7 +195,7 @@ class Options:
         return self._as(name, _effective(_OWN[name][0], self.n_jobs), given.get("verbose") or 0)
 
     def _joblib_plan(self) -> Plan:
-        parallel = self.parallel()
+        parallel = self.parallel(return_as="list")  # whether it can do another is asked of a foreign one alone
         workers = max(int(parallel._effective_n_jobs()), 1)
         name = _own_name(parallel._backend)
         if name is None:
@@ -230,8 +227,8 @@ class Options:
                 f"{_NEEDED} with backend {self.backend!r}, which is none of {', '.join(_OWN)} (pip install joblib)"
             ) from error
         words = {**self.given, "backend": self.backend, **changes}
-        if words.get("return_as") == "list":  # joblib < 1.3 has none
-            del words["return_as"]
+        if "return_as" not in inspect.signature(joblib.Parallel.__init__).parameters:  # joblib < 1.3
+            words.pop("return_as", None)
         if words.get("verbose", 0) is None:
             del words["verbose"]
         if self.foreign and self.initializer is not None:  # for the backend, if it knows what that is
@@ -374,4 +371,4 @@ def _same(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
     return len(a) == len(b) and a[0] == b[0] and all(x is y for x, y in zip(a[1:], b[1:], strict=True))
 
 
-__all__ = ["FOREIGN", "METHODS", "PROCESSES", "SEQUENTIAL", "THREADS", "Options", "Plan", "PoolUnavailable", "cpu_count", "nesting"]
+__all__ = ["FOREIGN", "PROCESSES", "SEQUENTIAL", "THREADS", "Options", "Plan", "cpu_count"]

@@ -6,6 +6,7 @@ Each has what a `Runner` has for a pool: `collect`, `stream`, `submit` and `broa
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any
 
@@ -77,12 +78,22 @@ class Foreign:
         return out
 
     def stream(self, call: Call) -> Generator[tuple[int, list[Any]], None, None]:
-        """Run a call and yield its results one by one, in input order: joblib does not tell which is which in any other."""
+        """Run a call and yield its results one by one."""
         return _indexed(self._values(call), call)
 
     def _values(self, call: Call) -> Iterator[Any]:
         if getattr(self.backend, "supports_return_generator", False):
-            yield from self._run(call, call.tasks, call.return_exceptions, return_as="generator")
+            # Who iterates lazily looks at no index; joblib does not tell which result is which in order of completion.
+            free = call.lazy and not call.ordered and getattr(self.backend, "supports_retrieve_callback", False)
+            how = "generator_unordered" if free else "generator"
+            results = self._run(call, call.tasks, call.return_exceptions, return_as=how)
+            try:
+                for value in results:  # noqa: UP028 - `yield from` would close it, and that is to be done quietly
+                    yield value
+            finally:
+                with warnings.catch_warnings():  # joblib warns of what was computed and not taken: the user's choice
+                    warnings.simplefilter("ignore")
+                    results.close()
             return
         tasks = iter(call.tasks)
         while call.lazy:

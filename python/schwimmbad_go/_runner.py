@@ -77,6 +77,7 @@ class Runner:
         self.joiners = 0
         self.opened = 0  # while some of them are in use, the arena must stay
         self.closed = self.dead = self.joined = self.freed = False
+        self.cut = False  # terminated
         self.stuck = False  # workers may be held by tasks that nobody waits for
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
@@ -164,8 +165,8 @@ class Runner:
                 self.free()
 
     def check_alive(self) -> None:
-        """Raise if the pool was terminated while user code ran."""
-        if self.dead:
+        """Raise if the pool was terminated while user code ran. After a join there is nothing to come but what has come."""
+        if self.dead and not self.joined or self.cut:
             raise _error.PoolClosed("the pool was terminated")
 
     # ---- functions -----------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ class Runner:
     def terminate(self) -> None:
         """End the workers now."""
         with self.lock:
-            self.closed = self.dead = True
+            self.closed = self.dead = self.cut = True
             pump = self.pump
             if not self.freed:
                 self.engine.check(self.engine.lib.swg_terminate(self.engine.handle))
@@ -368,10 +369,12 @@ class Runner:
     def busy(self) -> bool:
         """Whether a call is under way, or waits to be."""
         with self.lock:
-            pump = self.pump
-            if pump is not None and pump.is_alive() and pump.busy():
-                return True
-            return not self.freed and self.engine.stats()["jobs"] > 0
+            used, pump = self.opened - len(self.ports), self.pump
+            if pump is not None and pump.is_alive():
+                used -= 1
+                if pump.busy():
+                    return True
+            return used > 0
 
     def join(self, deadline: float | None = None) -> None:
         """Wait until the workers have left, then give everything back. Past the deadline, a value of ``time.monotonic()``, it gives

@@ -84,9 +84,15 @@ class ThreadWorker(_worker.Worker):
         self.runner = runner
         self.functions = _Functions(channel, runner)
         self.current: _Reply | None = None
+        self.look = self._look
 
     def _streams(self) -> list[Any]:
         return []  # they are the caller's
+
+    def _look(self) -> None:
+        """Between two blocks of tasks: a terminated pool wants no more of this chunk."""
+        if self.runner.dead and self.current is not None:
+            L.WORD32.pack_into(self.arena, self.current.slot + L.REPLY_CANCEL, 1)
 
     def _read_and_run(self, done: Any, *rest: Any) -> int:
         self.current = done
@@ -384,16 +390,9 @@ class ThreadRunner(Runner):
     def end(self) -> None:
         """As `terminate`, from a thread of the pool: nobody waits for the others."""
         with self.lock:
-            self.closed = self.dead = True
+            self.closed = self.dead = self.cut = True
             if not self.freed:
                 self.engine.lib.swg_terminate(self.engine.handle)
-
-    def terminate(self) -> None:
-        """Let the threads leave as soon as the tasks end that they run now."""
-        super().terminate()
-        for job in list(self.jobs.values()):
-            if not self.freed:
-                self.engine.lib.swg_cancel(job.port.handle, job.id, 0)  # it may be unknown by now: nothing is lost
 
     def shut_down(self) -> None:
         """At garbage collection and at exit: tasks that run are not waited for."""

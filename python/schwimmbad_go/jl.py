@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Sized
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
-from . import _jl_options
+from . import _jl_options, _jl_worker
 from ._call import APPLY, MISSING, PLAIN, Call, checked_call, checked_order, sort_third_and_fourth
 from ._jl_options import FOREIGN, PROCESSES, SEQUENTIAL, THREADS, Options, Plan
 from ._jl_progress import Progress
@@ -109,6 +109,7 @@ class JoblibPool(BasePool):
 
     def _reset(self) -> None:
         self._owner = os.getpid()
+        self._token = object()
         self._lock = threading.Lock()
         self._runners: dict[str, tuple[Plan, Runner]] = {}  # one of processes, one of threads
         self._sequential: Sequential | None = None
@@ -232,6 +233,8 @@ class JoblibPool(BasePool):
         return self._plan().kind in (PROCESSES, THREADS)
 
     def _plan(self) -> Plan:
+        if self._token in _jl_worker.pools():
+            return Plan(SEQUENTIAL, 1)  # in a task of its own: the other threads may all wait like this one
         plan = self._options.plan()
         if plan.kind == FOREIGN and self in (getattr(plan.parallel._backend, "_pool", None),):
             return self._options.plan(contexts=False)  # within this pool's own as_backend()
@@ -304,14 +307,17 @@ class JoblibPool(BasePool):
 
     def _start(self, plan: Plan) -> Runner:
         options = self._options
-        initializer = Initializer(_enter_worker, (_jl_options.level() + 1, options.initializer, options.initargs))
         runner: Runner
         if plan.kind == PROCESSES:
-            runner = Runner(plan.workers, plan.method, initializer, options.max_tasks or 0)
+            entry = _jl_worker.Entry(options.initializer, options.initargs, None)
+            environ = _jl_worker.limits(plan.workers, _jl_options.cpu_count(), options.inner_threads)
+            runner = Runner(plan.workers, plan.method, Initializer(entry, ()), options.max_tasks or 0, environ)
+            runner.encoder = _jl_worker.FileEncoder(runner.snapshot)
         else:
             from ._threads import ThreadRunner
 
-            runner = ThreadRunner(plan.workers, initializer)
+            entry = _jl_worker.Entry(options.initializer, options.initargs, self._token)
+            runner = ThreadRunner(plan.workers, Initializer(entry, ()))
         weakref.finalize(self, shut_down, runner)
         return runner
 
@@ -407,13 +413,6 @@ _HOW = {
     PROCESSES: "in worker processes", THREADS: "in threads of this process", SEQUENTIAL: "in this process, one by one",
     FOREIGN: "through joblib",
 }  # fmt: skip
-
-
-def _enter_worker(level: int, initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> None:
-    """On a worker, before its first task."""
-    _jl_options.nesting.level = level
-    if initializer is not None:
-        initializer(*initargs)
 
 
 def _reported(
