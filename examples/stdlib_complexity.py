@@ -113,6 +113,7 @@ POOLS: tuple[tuple[str, Callable[[int], Any]], ...] = (
     ("SerialPool", lambda workers: schwimmbad.SerialPool()),
     ("MultiPool", lambda workers: schwimmbad.MultiPool(workers)),
     ("JoblibPool", lambda workers: schwimmbad.JoblibPool(workers)),
+    ("JoblibPool, threads", lambda workers: schwimmbad.JoblibPool(workers, backend="threading")),
 )
 
 # Row, and names of the launcher: a plain mpirun may be either's.
@@ -158,10 +159,10 @@ class Progress:
             now = time.monotonic()
             if now >= self.next_time or self.done == self.total:
                 self.next_time = now + 0.1
-                print(f"\r{self.label:<17}{self._bar()}  {result.module[:50]:<50}", end="", file=sys.stderr, flush=True)
+                print(f"\r{self.label:<20}{self._bar()}  {result.module[:50]:<50}", end="", file=sys.stderr, flush=True)
         elif 4 * self.done // self.total > self.quarters:
             self.quarters = 4 * self.done // self.total
-            print(f"{self.label:<17}{self._bar()}", file=sys.stderr, flush=True)
+            print(f"{self.label:<20}{self._bar()}", file=sys.stderr, flush=True)
 
     def _bar(self) -> str:
         return f"{self.done:>5}/{self.total} files  {100 * self.done // self.total:>3} %"
@@ -184,8 +185,11 @@ def run(name: str, make_pool: Callable[[int], Any], paths: list[str], workers: i
         results = list(pool.map(measure, paths, callback=progress))
         seconds = time.perf_counter() - start
         progress.end()
-        statistics = pool.statistics() if hasattr(pool, "statistics") else None
-        return Run(name, pool.size or 1, seconds, str(statistics.chunks) if statistics else "-", results)
+        try:
+            statistics = pool.statistics()
+        except (AttributeError, NotImplementedError):  # SerialPool has none, nor has a JoblibPool of one worker
+            return Run(name, 1, seconds, "-", results)
+        return Run(name, pool.size or statistics.workers, seconds, str(statistics.chunks), results)
 
 
 def run_mpi(mpi: str, launchers: tuple[str, ...], options: argparse.Namespace) -> Run | str:
