@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -215,13 +216,21 @@ class TestOtherCommands:
     def test_version(self, tmp_path: Path) -> None:
         assert run("-m", "schwimmbad_go", "version", cwd=tmp_path) == f"{schwimmbad_go.__version__}\n"
 
-    def test_doctor(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        from schwimmbad_go.__main__ import engine_libraries, main
+    def test_commands_of_the_program(self, tmp_path: Path) -> None:
+        """What the program does is handed to it, with this Python as the one to use; without it there is an error that says so."""
+        from schwimmbad_go.__main__ import PROGRAM_COMMANDS
 
-        status = main(["doctor"])
-        said = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
-        assert status == (0 if engine_libraries() else 1)
-        assert set(said) == {"schwimmbad_go", "python", "platform", "engine library", "start methods", "cpus"}
+        installed = tmp_path / "installed"
+        shutil.copytree(SOURCE / "schwimmbad_go", installed / "schwimmbad_go", ignore=shutil.ignore_patterns("_lib", "_bin", "__pycache__"))
+        said = run("-m", "schwimmbad_go", "map", "m:f", cwd=tmp_path, status=1, path=[installed])
+        assert said.startswith("schwimmbad-go map: this installation has no ")
+        program = installed / "schwimmbad_go" / "_bin" / "schwimmbad-go"
+        program.parent.mkdir()
+        program.write_text('#!/bin/sh\necho "$@" "$SCHWIMMBAD_GO_PYTHON"\n')
+        program.chmod(0o755)
+        for command in (*PROGRAM_COMMANDS, "doctor"):
+            said = run("-m", "schwimmbad_go", command, "--json", cwd=tmp_path, path=[installed])
+            assert said == f"{command} --json {sys.executable}\n"
 
     def test_usage(self, tmp_path: Path) -> None:
         assert "usage: python -m schwimmbad_go" in run("-m", "schwimmbad_go", cwd=tmp_path, status=2)

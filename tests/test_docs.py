@@ -60,7 +60,7 @@ def needed(code: str) -> list[str]:
     return [name for name in optional if re.search(rf"^\s*(import|from) {name}\b", code, re.M)]
 
 
-@pytest.mark.parametrize("block", [b for b in BLOCKS if not b.how.startswith(("worker", "mpi"))], ids=str)
+@pytest.mark.parametrize("block", [b for b in BLOCKS if not b.how.startswith(("worker", "mpi", "script.py", "tools.py"))], ids=str)
 def test_snippet(block: Block, tmp_path: Path) -> None:
     for name in [*needed(block.code), *block.how.split()[1:]]:
         pytest.importorskip(name)
@@ -150,7 +150,7 @@ def test_every_source_file_is_in_the_tree_map() -> None:
     built = {"_lib", "_bin", "__pycache__", ".mypy_cache"}
     wanted = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("python", "pools", "pyshim", "tools", "examples", "docs")
+        for folder in ("cmd", "python", "pools", "pyshim", "tools", "examples", "docs")
         for path in (ROOT / folder).rglob("*")
         if path.suffix in {".py", ".go", ".c", ".h", ".md"} and not built & set(path.parts)
         and not path.name.endswith("_test.go") and path.name != "_build_info.py"

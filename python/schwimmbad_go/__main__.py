@@ -1,20 +1,29 @@
-"""``python -m schwimmbad_go``: run an unchanged script on these pools, and look at the installation."""
+"""``python -m schwimmbad_go`` and ``schwimmbad-go``: run an unchanged script on these pools, and look at the installation.
+
+Further commands are those of the program in ``_bin``, which is there in wheels: it takes this process's place.
+"""
 
 from __future__ import annotations
 
 import argparse
 import importlib.machinery
 import io
-import multiprocessing
 import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
 from . import __version__, _alias
-from ._cpus import affinity_count, cgroup_limit, cpu_count
+
+#: What the program does, in the words of its help.
+PROGRAM_COMMANDS = {
+    "map": "map a function or a shell command over records",
+    "venv": "make a virtual environment",
+    "python": "run the embedded Python, in a program that has one",
+    "mpi-env": "print the shell variables to build Go programs with MPI",
+    "completion": "print the completion script for a shell",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,22 +40,56 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit status. ``run`` returns 0 if the script came to its end; the script's own exceptions and
         ``sys.exit`` pass through, so that the status is the same as without us.
     """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments and arguments[0] in PROGRAM_COMMANDS:
+        return run_program(arguments)
+    called = Path(sys.argv[0]).name
     parser = argparse.ArgumentParser(
-        prog="python -m schwimmbad_go", description="schwimmbad's pools on an engine written in Go"
+        prog=called if called == "schwimmbad-go" else "python -m schwimmbad_go",
+        description="schwimmbad's pools on an engine written in Go",
+        epilog="further commands, where the program schwimmbad-go is a part of this installation: "
+        + "; ".join(f"{name}: {text}" for name, text in PROGRAM_COMMANDS.items()),
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     run = commands.add_parser("run", help="run a script in which 'import schwimmbad' gives this package")
     run.add_argument("script", help="path of the script")
     run.add_argument("args", nargs=argparse.REMAINDER, help="the script's own arguments")
     commands.add_parser("version", help="print the version")
-    commands.add_parser("doctor", help="say what this installation can do here")
-    options = parser.parse_args(argv)
+    doctor = commands.add_parser("doctor", help="say what works here, and what to do about what does not")
+    doctor.add_argument("--json", action="store_true", help="as a JSON list")
+    doctor.add_argument("--selftest", action="store_true", help="also run a small map over every pool")
+    doctor.add_argument("--python-only", action="store_true", help=argparse.SUPPRESS)  # the program asks, and adds its own
+    options = parser.parse_args(arguments)
     if options.command == "run":
         return run_script(options.script, options.args)
     if options.command == "version":
         print(__version__)
         return 0
-    return doctor()
+    if program_path().is_file() and not options.python_only:
+        return run_program(arguments)
+    from . import _doctor
+
+    return _doctor.report(_doctor.examine() + (_doctor.selftest() if options.selftest else []), options.json)
+
+
+def program_path() -> Path:
+    """Where the program lies, if this installation has it."""
+    return Path(__file__).with_name("_bin") / "schwimmbad-go"
+
+
+def run_program(arguments: Sequence[str]) -> int:
+    """Put the program in this process's place, with this Python as the one that it uses; 1 if it is not there."""
+    program = program_path()
+    if not program.is_file():
+        print(
+            f"schwimmbad-go {arguments[0]}: this installation has no {program}: wheels contain it, and 'go install "
+            "github.com/schwimmbad-go/schwimmbad-go/cmd/schwimmbad-go@latest' builds one with an embedded Python",
+            file=sys.stderr,
+        )
+        return 1
+    os.environ.setdefault("SCHWIMMBAD_GO_PYTHON", sys.executable)
+    sys.stdout.flush()
+    os.execv(program, ["schwimmbad-go", *arguments])
 
 
 def run_script(script: str, args: Sequence[str]) -> int:
@@ -94,31 +137,6 @@ def run_script(script: str, args: Sequence[str]) -> int:
     sys.path.insert(1, _alias.path_entry())
     exec(compile(text, path, "exec", dont_inherit=True), vars(module))
     return 0
-
-
-def doctor() -> int:
-    """Print what this installation can do here; 1 if worker processes are out of reach, else 0."""
-    libraries = engine_libraries()
-    limit = cgroup_limit()
-    rows = {
-        "schwimmbad_go": f"{__version__} in {Path(__file__).parent}",
-        "python": f"{platform.python_version()} ({platform.python_implementation()}), {sys.executable}",
-        "platform": platform.platform(),
-        "engine library": ", ".join(map(str, libraries)) or "MISSING: 'pip install .' builds it",
-        "start methods": ", ".join(multiprocessing.get_all_start_methods()),
-        "cpus": f"{cpu_count()} usable (affinity {affinity_count()}, cgroup {limit or 'without limit'}, "
-        f"machine {os.cpu_count()})",
-    }
-    width = max(map(len, rows))
-    for name, value in rows.items():
-        print(f"{name:<{width}}  {value}")
-    return 0 if libraries else 1
-
-
-def engine_libraries() -> list[Path]:
-    """The engine's shared libraries beside this file; found, not loaded."""
-    beside = Path(__file__).with_name("_lib")
-    return sorted(path for path in beside.glob("*") if path.suffix in (".so", ".dylib"))
 
 
 if __name__ == "__main__":
