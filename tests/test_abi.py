@@ -149,15 +149,12 @@ def test_prototypes_are_what_the_library_exports() -> None:
 def test_requests_over_a_socket_are_the_signatures() -> None:
     """What Python sends is what the Go table takes; what it does not send needs no engine, or one in this process."""
     text = (ROOT / "pyshim/fdengine/table_linux.go").read_text()
-    rows = {name: (kinds, port == "true") for name, kinds, port in re.findall(r'^\t"(swg_\w+)":\s+\{"(\w*)", (true|false)', text, re.M)}
+    rows = dict(re.findall(r'^\t"(swg_\w+)":\s+\{"(\w*)", ', text, re.M))
     carried = set(_engine.SIGNATURES) - _engine_fd.HERE - _engine_fd.UNSUPPORTED
     assert len(rows) == text.count('"swg_') == len(carried)
-    assert {name: kinds for name, (kinds, _) in rows.items()} == {name: _engine_fd.kinds(name) for name in carried}
-    # A port is used by one call at a time, but for the one that wakes another.
-    ports = {name for name in carried if [what for _, what in HEADER.prototypes[name].arguments][:1] == ["port"]}
-    assert {name for name, (_, port) in rows.items() if port} == ports - {"swg_kick"}
-    assert not _engine_fd.HERE & _engine_fd.UNSUPPORTED and _engine_fd.WAITS | _engine_fd.DONE_BY_DEATH <= carried
-    longest, most = max(map(len, rows)), max(len(kinds) for kinds, _ in rows.values())
+    assert rows == {name: _engine_fd.kinds(name) for name in carried}
+    assert not _engine_fd.HERE & _engine_fd.UNSUPPORTED and _engine_fd.DONE_BY_DEATH | set(_engine_fd.WAKE) <= carried
+    longest, most = max(map(len, rows)), max(map(len, rows.values()))
     limits = dict(re.findall(r"^\t(max\w+)\s+= (\d+)", (ROOT / "pyshim/fdengine/record.go").read_text(), re.M))
     assert longest <= int(limits["maxName"]) and most <= int(limits["maxArgs"])
 

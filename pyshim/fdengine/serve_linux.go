@@ -19,15 +19,14 @@ type session struct {
 	wg    sync.WaitGroup // connections
 
 	mu    sync.Mutex
-	conns map[int]bool          // open descriptors
-	ports map[int64]*sync.Mutex // by handle: held by the call that uses the port
+	conns map[int]bool // open descriptors
 }
 
 // Serve hosts engines for the process at the other end of a socket from Pair, until that end is closed: the process closed it, or
 // died. Workers that are left are killed then, and everything of the engines is given back. It takes the socket over.
 //
-// The socket itself carries connections, one per thread of Python's that is in a call: no call waits behind another one's, and a
-// call that is given up (Ctrl-C) takes its connection along.
+// The socket itself carries connections, one for each call in progress: none waits behind another. Who gives a call up (Ctrl-C) closes
+// its side of the connection, wakes the port from another one, and sees the end of the connection when the call has ended.
 func Serve(conn *os.File) error {
 	fd, err := own(conn)
 	if err != nil {
@@ -36,7 +35,7 @@ func Serve(conn *os.File) error {
 		}
 		return err
 	}
-	s := &session{conns: make(map[int]bool), ports: make(map[int64]*sync.Mutex)}
+	s := &session{conns: make(map[int]bool)}
 	err = s.accept(fd)
 	return errors.Join(err, syscall.Close(fd), s.end())
 }
@@ -114,30 +113,7 @@ func (s *session) run(req *request, out *reply) (v int64, err error) {
 	if err := req.fits(r.kinds); err != nil {
 		return 0, &pools.Error{Code: pools.CodeArgument, Err: err}
 	}
-	if r.port {
-		use := s.port(req.args[0])
-		if !use.TryLock() {
-			// Its last call was given up (Ctrl-C) and still waits: nobody hears what it finds.
-			_, _ = s.table.Kick(req.args[0]) // a port that is gone needs no waking
-			use.Lock()
-		}
-		defer use.Unlock()
-	}
 	return r.run(&s.table, req.args[:req.n], out)
-}
-
-// port is the lock of a port. Handles are not used again and a pool's ports are few: they stay until the session's end.
-func (s *session) port(h int64) *sync.Mutex {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	use := s.ports[h]
-	if use == nil {
-		use = new(sync.Mutex)
-		if _, _, err := s.table.Port(h); err == nil {
-			s.ports[h] = use
-		}
-	}
-	return use
 }
 
 // end gives everything back. Calls that wait end because their engine does.

@@ -4,6 +4,7 @@ package fdengine
 
 import (
 	"encoding/binary"
+	"io"
 	"math"
 	"os"
 	"runtime"
@@ -142,21 +143,33 @@ func TestNothingIsLeftAfterTheOtherEndHasGone(t *testing.T) {
 	}
 }
 
-// A call that was given up still waits in its port: the next one there comes after it, at once.
-func TestCallAfterOneThatWasGivenUp(t *testing.T) {
+// Whether the engine has read the request or not: the end of the connection is the end of the call.
+func TestGivingUpACall(t *testing.T) {
 	c := newClient(t)
 	conn := c.connect()
 	pool, port := c.open(conn)
-	for range 20 {
+	for range 50 {
 		busy := c.connect()
-		// For as long as a step can be told to wait; it looks every 100 ms, but nobody hears.
+		// For as long as a step can be told to wait.
 		if err := send(busy, message("swg_step", port, 0, 3|math.MaxInt32&^255), nil); err != nil {
 			t.Fatal(err)
 		}
-		c.close(busy)
-		if v, text := c.ask(conn, "swg_cancel", port, 1, 0); v != 0 {
-			t.Fatalf("cancel: %d %s", v, text)
+		if err := syscall.Shutdown(busy, syscall.SHUT_WR); err != nil {
+			t.Fatal(err)
 		}
+		other := c.connect()
+		if err := send(other, message("swg_kick", port), nil); err != nil {
+			t.Fatal(err)
+		}
+		c.close(other) // its reply is for nobody
+		if found, text := c.reply(busy); found < 0 {
+			t.Fatalf("step: %d %s", found, text)
+		}
+		var b [64]byte
+		if n, _, err := receive(busy, b[:]); err != io.EOF {
+			t.Fatalf("after the reply: %x %v", b[:n], err)
+		}
+		c.close(busy)
 	}
 	if v, text := c.ask(conn, "swg_port_close", port); v != 0 {
 		t.Fatalf("close: %d %s", v, text)

@@ -13,48 +13,47 @@ import (
 // row is one function that can be called over the socket.
 type row struct {
 	kinds string // of its arguments, see fits
-	port  bool   // the first argument is a port, which one call at a time uses
 	run   func(t *calls.Table, a []int64, out *reply) (int64, error)
 }
 
 // The functions of schwimmbad.h that need the engine, but for those of MPI, and those that take memory of the caller: it has
 // the arena mapped itself. A test compares the names and kinds with the C header's.
 var table = map[string]row{
-	"swg_abi":        {"", false, func(*calls.Table, []int64, *reply) (int64, error) { return pools.ABI, nil }},
-	"swg_version":    {"", false, version},
-	"swg_code_name":  {"i", false, codeName},
-	"swg_open":       {"IILL", false, open},
-	"swg_get_info":   {"l", false, info},
-	"swg_get_stats":  {"l", false, stats},
-	"swg_attach":     {"liii", false, attach},
-	"swg_worker_pid": {"li", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.WorkerPid(a[0], int32(a[1])) }},
-	"swg_kill": {"lii", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) {
+	"swg_abi":        {"", func(*calls.Table, []int64, *reply) (int64, error) { return pools.ABI, nil }},
+	"swg_version":    {"", version},
+	"swg_code_name":  {"i", codeName},
+	"swg_open":       {"IILL", open},
+	"swg_get_info":   {"l", info},
+	"swg_get_stats":  {"l", stats},
+	"swg_attach":     {"liii", attach},
+	"swg_worker_pid": {"li", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.WorkerPid(a[0], int32(a[1])) }},
+	"swg_kill": {"lii", func(t *calls.Table, a []int64, _ *reply) (int64, error) {
 		return t.Kill(a[0], int32(a[1]), int32(a[2]))
 	}},
-	"swg_set_setup": {"lL", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.SetSetup(a[0], uint64(a[1])) }},
-	"swg_close":     {"l", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Close(a[0]) }},
-	"swg_terminate": {"l", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Terminate(a[0]) }},
-	"swg_join":      {"li", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Join(a[0], int32(a[1])) }},
-	"swg_free":      {"l", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Free(a[0]) }},
-	"swg_alloc":     {"lL", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Alloc(a[0], uint64(a[1])) }},
-	"swg_release":   {"lL", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Release(a[0], uint64(a[1])) }},
-	"swg_unsent":    {"l", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Unsent(a[0]) }},
+	"swg_set_setup": {"lL", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.SetSetup(a[0], uint64(a[1])) }},
+	"swg_close":     {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Close(a[0]) }},
+	"swg_terminate": {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Terminate(a[0]) }},
+	"swg_join":      {"li", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Join(a[0], int32(a[1])) }},
+	"swg_free":      {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Free(a[0]) }},
+	"swg_alloc":     {"lL", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Alloc(a[0], uint64(a[1])) }},
+	"swg_release":   {"lL", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Release(a[0], uint64(a[1])) }},
+	"swg_unsent":    {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Unsent(a[0]) }},
 
-	"swg_port_open":  {"l", false, portOpen},
-	"swg_port_close": {"l", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.PortClose(a[0]) }},
-	"swg_begin":      {"l", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Begin(a[0]) }},
-	"swg_step": {"lii", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) {
+	"swg_port_open":  {"l", portOpen},
+	"swg_port_close": {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.PortClose(a[0]) }},
+	"swg_begin":      {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Begin(a[0]) }},
+	"swg_step": {"lii", func(t *calls.Table, a []int64, _ *reply) (int64, error) {
 		return t.Step(a[0], int32(a[1]), int32(a[2]))
 	}},
-	"swg_grow": {"liL", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) {
+	"swg_grow": {"liL", func(t *calls.Table, a []int64, _ *reply) (int64, error) {
 		return t.Grow(a[0], int32(a[1]), uint64(a[2]))
 	}},
-	"swg_cancel": {"lli", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Cancel(a[0], a[1], int32(a[2])) }},
-	"swg_requeue": {"lliLL", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) {
+	"swg_cancel": {"lli", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Cancel(a[0], a[1], int32(a[2])) }},
+	"swg_requeue": {"lliLL", func(t *calls.Table, a []int64, _ *reply) (int64, error) {
 		return t.Requeue(a[0], a[1], int32(a[2]), uint64(a[3]), uint64(a[4]))
 	}},
-	"swg_reject": {"ll", true, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Reject(a[0], a[1]) }},
-	"swg_kick":   {"l", false, func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Kick(a[0]) }},
+	"swg_reject": {"ll", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Reject(a[0], a[1]) }},
+	"swg_kick":   {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Kick(a[0]) }},
 }
 
 func version(_ *calls.Table, _ []int64, out *reply) (int64, error) {

@@ -14,6 +14,7 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from . import _layout as L
@@ -27,7 +28,8 @@ HERE: Final = frozenset({"swg_last_error", "swg_same", "swg_copy"})
 UNSUPPORTED: Final = frozenset(n for n in SIGNATURES if n.startswith(("swg_mpi_", "swg_comm_", "swg_rank_"))) | {
     "swg_open_ranks", "swg_buffer_free", "swg_start",
 }  # fmt: skip
-WAITS: Final = frozenset({"swg_step", "swg_join"})
+# Waits until something happens; `swg_join` does so for 100 ms at a time.
+WAKE: Final = {"swg_step": "swg_kick"}
 # They give something back. When the engine is gone, so is that.
 DONE_BY_DEATH: Final = frozenset({
     "swg_close", "swg_terminate", "swg_join", "swg_free", "swg_release", "swg_port_close", "swg_cancel", "swg_kick",
@@ -120,8 +122,8 @@ class Library:
         """A request: value, what belongs to it, descriptors."""
         return self._send(place, name, _request(name)(*arguments))
 
-    def _send(self, place: Place, name: str, request: bytes) -> tuple[int, bytes, list[int]]:
-        reply, fds = place.lines.ask(request, name in WAITS, name == "swg_get_info")
+    def _send(self, place: Place, name: str, request: bytes, wake: Callable[[], bytes] | None = None) -> tuple[int, bytes, list[int]]:
+        reply, fds = place.lines.ask(request, wake, name == "swg_get_info")
         if not reply:
             return self._gone(name), b"", fds
         value: int = VALUE.unpack_from(reply)[0]
@@ -158,6 +160,7 @@ class Library:
     def _function(self, name: str) -> Callable[..., int]:
         """A function as its signature says: the first argument is a handle, a pointer at the end is filled."""
         request, places, send = _request(name), self._places, self._send
+        wake = _request(WAKE[name]) if name in WAKE else None
         sent = len(kinds(name))
         fills = len(SIGNATURES[name]) - 1 > sent
 
@@ -165,7 +168,7 @@ class Library:
             place = places.get(arguments[0])
             if place is None:
                 return self._unknown(arguments[0])
-            value, rest, _ = send(place, name, request(*arguments[:sent]))
+            value, rest, _ = send(place, name, request(*arguments[:sent]), wake and partial(wake, arguments[0]))
             if fills and value >= 0:
                 ctypes.memmove(ctypes.byref(arguments[sent]), rest, ctypes.sizeof(arguments[sent]))
             return value

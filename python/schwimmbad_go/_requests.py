@@ -6,12 +6,15 @@ there is no thread that sorts replies. A socket keeps messages apart (SOCK_SEQPA
 
 from __future__ import annotations
 
+import array
 import os
 import socket
 import struct
 import threading
 import time
-import weakref
+from _socket import socket as Socket  # without a layer in Python, in the middle of which a signal handler could raise
+from _socket import socketpair
+from collections.abc import Callable
 from typing import Final
 
 from . import _inherited
@@ -19,20 +22,8 @@ from . import error as _error
 
 REPLY: Final = 4096  # bytes; the longest are words of errors
 VALUE: Final = struct.Struct("<q")
-# Seconds that the engine gets to answer a call that does not wait, after Ctrl-C: a guess. It takes microseconds, or it is stopped.
+# Seconds that the engine gets to end a call after Ctrl-C: a guess. It takes microseconds, 100 ms at the most, or it is stopped.
 PATIENCE: Final = 5.0
-
-
-class Connection(socket.socket):
-    """A socket that is closed with its last reference."""
-
-    __slots__ = ()
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fd)
-
-    def __del__(self) -> None:
-        self.close()
 
 
 class Lines:
@@ -40,14 +31,15 @@ class Lines:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self.idle: list[Connection] = []
+        self.idle: list[Socket] = []
         self.closed = False
+        hub.lines.add(self)
 
-    def ask(self, request: bytes, waits: bool = False, passes: bool = False) -> tuple[bytes, list[int]]:
+    def ask(self, request: bytes, wake: Callable[[], bytes] | None = None, passes: bool = False) -> tuple[bytes, list[int]]:
         """Send a request and wait for the reply, with the descriptors that one of it `passes`; an empty one: the engine is gone.
 
-        What is raised meanwhile (Ctrl-C) ends a call that `waits`: the engine hears nothing of it and finishes the call for nobody,
-        before any other on the same port. Other calls end first: nobody could say later whether one was still to come.
+        What is raised meanwhile (Ctrl-C) is raised when the engine is done with the call: nobody could say later whether it was still to
+        come. The request `wake` makes it be done with one that waits for long.
         """
         try:
             connection = self.idle.pop()
@@ -60,14 +52,14 @@ class Lines:
         try:
             connection.send(request)
             if passes:
-                reply, fds, _, _ = socket.recv_fds(connection, REPLY, 4, socket.MSG_CMSG_CLOEXEC)
+                reply, fds = _receive_fds(connection)
             else:
                 reply = connection.recv(REPLY)
         except OSError:
             reply = b""
         except BaseException:
-            if not (reply or waits):
-                self._settle(connection)
+            if not reply:
+                self._settle(connection, wake)
             connection.close()
             raise
         if reply and not self.closed:
@@ -76,12 +68,16 @@ class Lines:
             connection.close()
         return reply, fds
 
-    def _settle(self, connection: Connection) -> None:
+    def _settle(self, connection: Socket, wake: Callable[[], bytes] | None) -> None:
         """See a call to its end that may or may not have been sent: the engine answers what was, then sees the end of the stream."""
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
             try:
                 connection.shutdown(socket.SHUT_WR)
+                if wake is not None:
+                    other = self.hub.connect()
+                    other.send(wake())  # whichever of the two is read first
+                    other.close()
                 connection.settimeout(PATIENCE)
                 while connection.recv(REPLY):
                     pass
@@ -95,8 +91,19 @@ class Lines:
     def close(self) -> None:
         """No more calls."""
         self.closed = True
+        self.hub.lines.discard(self)
         while self.idle:
             self.idle.pop().close()
+
+
+def _receive_fds(connection: Socket) -> tuple[bytes, list[int]]:
+    """A reply and the descriptors that come with it, four at most; no child inherits them."""
+    passed = array.array("i")
+    reply, ancillary, _, _ = connection.recvmsg(REPLY, socket.CMSG_LEN(4 * passed.itemsize), socket.MSG_CMSG_CLOEXEC)
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            passed.frombytes(data[: len(data) // passed.itemsize * passed.itemsize])
+    return reply, list(passed)
 
 
 class Hub:
@@ -110,8 +117,8 @@ class Hub:
 
     def __init__(self, fd: int) -> None:
         self.lock = threading.RLock()  # held while a descriptor is on its way, and over forks
-        self.all: weakref.WeakSet[Connection] = weakref.WeakSet()
-        self.socket = socket.socket(fileno=fd)
+        self.lines: set[Lines] = set()
+        self.socket = Socket(fileno=fd)
         if (self.socket.family, self.socket.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
             self.socket.detach()
             raise _error.EngineError(f"descriptor {fd} is not the engine's socket: {_inherited.VARIABLE} is schwimmbad-go run's to set")
@@ -119,18 +126,17 @@ class Hub:
         self.pid: int = struct.unpack("3i", self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forget)
 
-    def connect(self) -> Connection:
+    def connect(self) -> Socket:
         """Another connection. Cost: some 30 us."""
         with self.lock:  # a child that is forked now would keep both ends, and nobody would see the engine's end
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                connection = Connection(ours.detach())
-                self.all.add(connection)
-                try:
-                    socket.send_fds(self.socket, [b"c"], [theirs.fileno()])
-                except ConnectionError:  # the engine is gone: the first request finds that
-                    pass
-            return connection
+            ours, theirs = socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            try:
+                self.socket.sendmsg([b"c"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))])
+            except ConnectionError:  # the engine is gone: the first request finds that
+                pass
+            finally:
+                theirs.close()
+            return ours
 
     def _before_fork(self) -> None:
         self.lock.acquire()
@@ -139,8 +145,9 @@ class Hub:
         self.lock.release()
 
     def _forget(self) -> None:
-        """In a forked child: the sockets are the parent's alone."""
+        """In a forked child: the sockets are the parent's alone. Those of calls in progress stay open here, unused."""
         self.lock = threading.RLock()
         self.socket.detach()  # `_inherited` closes it
-        for connection in self.all:
-            connection.close()
+        for lines in self.lines:
+            for connection in lines.idle:
+                connection.close()

@@ -129,28 +129,36 @@ class Runner:
     # ---- ports ---------------------------------------------------------------------------------------------
 
     def acquire(self) -> Port:
-        """A port for the calling thread."""
+        """A port for the calling thread.
+
+        A signal handler may raise after any call made here. No port is lost by it: the memory of a pool is given back when all are there.
+        """
+        port: Port | None = None
         try:
-            port = self.ports.pop()
-        except IndexError:
             with self.lock:
                 if self.freed:
-                    raise _error.PoolClosed("the pool was terminated") from None
-                port = self.engine.open_port()
-                self.opened += 1
-        if self.dead:
-            self.release(port)
-            raise _error.PoolClosed("the pool was terminated")
-        if not port.settled:
-            # Something was raised (Ctrl-C, a signal handler) just where its job began or was to be cancelled. That job's offers and
-            # results must not be taken for those of the next one.
-            try:
+                    raise _error.PoolClosed("the pool was terminated")
+                if self.ports:
+                    port = self.ports[-1]  # not pop(), which could be cut off with the port in nobody's hands
+                    del self.ports[-1]
+                else:
+                    port = self.engine.open_port()
+                    self.opened += 1
+            self.check_alive()
+            if not port.settled:
                 port.renew()
-            except BaseException:
+            port.settled = False
+            return port
+        except BaseException:
+            if port is not None:
                 self.release(port)
-                raise
-        port.settled = False
-        return port
+            raise
+
+    def settle(self) -> None:
+        """End what calls that were cut off have left in ports that nobody uses: the engine would wait for it. Under the lock."""
+        for port in self.ports:
+            if not port.settled:
+                port.renew()
 
     def release(self, port: Port) -> None:
         """Give a port back."""
@@ -285,7 +293,8 @@ class Runner:
             self.limbo.append(job.held)
         if self.limbo and not self.freed and self.engine.lib.swg_unsent(self.engine.handle) == 0:
             self.limbo.clear()
-        self.release(job.port)
+        if self.joined and self.owner == os.getpid():
+            self.free_if_unused()
 
     def collect(self, call: Call, job_flags: int = 0) -> list[Any]:
         """Run a call and return its results in input order."""
@@ -302,6 +311,7 @@ class Runner:
             self._give_up(job, error)
             raise
         finally:
+            self.ports.append(job.port)  # first and in one step, see `acquire`
             self._close(job)
 
     def stream(self, call: Call) -> Generator[tuple[int, list[Any]], None, None]:
@@ -317,6 +327,7 @@ class Runner:
             self._give_up(job, error)
             raise
         finally:
+            self.ports.append(job.port)  # first and in one step, see `acquire`
             self._close(job)
 
     def broadcast(self, call: Call) -> list[Any]:
@@ -354,6 +365,7 @@ class Runner:
         """Let the workers leave."""
         with self.lock:
             if not self.freed:
+                self.settle()
                 self.engine.check(self.engine.lib.swg_close(self.engine.handle))
 
     def terminate(self) -> None:
@@ -388,6 +400,8 @@ class Runner:
             while engine.check(engine.lib.swg_join(engine.handle, 100)) != 0:
                 if deadline is not None and self.overdue(deadline):
                     break
+                with self.lock:
+                    self.settle()
         finally:
             with self.lock:
                 self.joiners -= 1
