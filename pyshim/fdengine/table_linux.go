@@ -5,6 +5,7 @@ package fdengine
 import (
 	"encoding/binary"
 	"errors"
+	"os"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools"
 	"github.com/schwimmbad-go/schwimmbad-go/pyshim/internal/calls"
@@ -19,7 +20,7 @@ type row struct {
 // The functions of schwimmbad.h that need the engine, but for those of MPI, and those that take memory of the caller: it has
 // the arena mapped itself. A test compares the names and kinds with the C header's.
 var table = map[string]row{
-	"swg_abi":        {"", func(*calls.Table, []int64, *reply) (int64, error) { return pools.ABI, nil }},
+	"swg_abi":        {"", abi},
 	"swg_version":    {"", version},
 	"swg_code_name":  {"i", codeName},
 	"swg_open":       {"IILL", open},
@@ -54,6 +55,12 @@ var table = map[string]row{
 	}},
 	"swg_reject": {"ll", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Reject(a[0], a[1]) }},
 	"swg_kick":   {"l", func(t *calls.Table, a []int64, _ *reply) (int64, error) { return t.Kick(a[0]) }},
+}
+
+// abi also says which process this is: of whom Python talks when it has died.
+func abi(_ *calls.Table, _ []int64, out *reply) (int64, error) {
+	out.data = binary.LittleEndian.AppendUint64(nil, uint64(os.Getpid()))
+	return pools.ABI, nil
 }
 
 func version(_ *calls.Table, _ []int64, out *reply) (int64, error) {

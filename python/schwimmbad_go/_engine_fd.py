@@ -109,12 +109,15 @@ class Library:
         for name in SIGNATURES:
             if not hasattr(self, name):
                 setattr(self, name, self._refused(name) if name in UNSUPPORTED else self._function(name))
-        abi = self.swg_abi()
+        self._pid = 0
+        abi, pid = self._once("swg_abi")
+        if abi < 0:
+            raise _error.EngineError(self.swg_last_error().decode())
         if abi != L.ABI:
-            why = f"speaks protocol {abi}" if abi >= 0 else "does not answer"
             raise _error.EngineError(
-                f"the engine in process {self._hub.pid} {why}, this package ({__file__}) has protocol {L.ABI}: are two versions mixed?"
+                f"the engine over the socket {fd} speaks protocol {abi}, this package ({__file__}) protocol {L.ABI}: two versions are mixed"
             )
+        self._pid = _LENGTH.unpack(pid)[0]
 
     # ---- calls ---------------------------------------------------------------------------------------------
 
@@ -135,10 +138,11 @@ class Library:
     def _gone(self, name: str) -> int:
         if name in DONE_BY_DEATH:
             return 0
+        who = f"pid {self._pid}, schwimmbad-go" if self._pid else "schwimmbad-go"
         return self._fail(
             "system",
-            f"the engine's process (pid {self._hub.pid}, schwimmbad-go) has ended, and the workers with it. Killed, or out of memory? "
-            "Results that you have are complete; start the script again with schwimmbad-go run",
+            f"the engine's process ({who}) has ended, and the workers with it. Killed, or out of memory? Results that you have are "
+            "complete; start the script again with schwimmbad-go run",
         )
 
     def _fail(self, code: str, words: str) -> int:

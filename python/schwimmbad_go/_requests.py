@@ -122,8 +122,6 @@ class Hub:
         if (self.socket.family, self.socket.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
             self.socket.detach()
             raise _error.EngineError(f"descriptor {fd} is not the engine's socket: {_inherited.VARIABLE} is schwimmbad-go run's to set")
-        # Of a socket pair, who made it.
-        self.pid: int = struct.unpack("3i", self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
         os.register_at_fork(before=self._before_fork, after_in_parent=self._after_fork, after_in_child=self._forget)
 
     def connect(self) -> Socket:
