@@ -177,6 +177,21 @@ def test_ctrl_c(hosted: dict[str, str], tmp_path: Path, gate: Gate) -> None:
         assert script.finish()[0::2] == (0, "")
 
 
+def test_ctrl_c_while_the_engine_is_stopped(hosted: dict[str, str], tmp_path: Path, gate: Gate) -> None:
+    """It does not end the call: after a while nobody waits for it any more, and the pool can be ended."""
+    source = "from schwimmbad_go import _requests\n_requests.PATIENCE = 0.3\n" + WAITING.format(method="fork", error="KeyboardInterrupt")
+    with scripts.start(tmp_path, source, gate.path, env=hosted) as script:
+        pids = [int(pid) for pid in script.read_line().split()[1:]]
+        gate.wait_started(2)
+        script.process.send_signal(signal.SIGSTOP)
+        os.kill(master(script), signal.SIGINT)
+        assert script.read_line().startswith("KeyboardInterrupt")
+        assert [script.read_line() for _ in range(3)] == ["EngineError", "EngineError", "ended"]
+        assert not any(leaks.alive(pid) for pid in pids)
+        script.process.send_signal(signal.SIGCONT)
+        assert script.finish()[0::2] == (0, "")
+
+
 @pytest.mark.parametrize("over", ["socket", "ctypes"])
 def test_cut_off_at_any_moment(hosted: dict[str, str], tmp_path: Path, over: str) -> None:
     """A signal handler that raises, wherever a map is: the next one gives its own results, and no job is left."""

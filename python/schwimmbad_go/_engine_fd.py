@@ -141,8 +141,8 @@ class Library:
         who = f"pid {self._pid}, schwimmbad-go" if self._pid else "schwimmbad-go"
         return self._fail(
             "system",
-            f"the engine's process ({who}) has ended, and the workers with it. Killed, or out of memory? Results that you have are "
-            "complete; start the script again with schwimmbad-go run",
+            f"the engine's process ({who}) has ended, and the workers with it, or it is stopped and does not answer. Killed, or out of "
+            "memory? Results that you have are complete; start the script again with schwimmbad-go run",
         )
 
     def _fail(self, code: str, words: str) -> int:
