@@ -339,6 +339,24 @@ def test_limits_and_sizes_of_this_process_count(hosted: dict[str, str], tmp_path
     assert out.splitlines() == ["True [1]", "EngineError True", "MemoryError True", "True [1]"]
 
 
+def test_another_version(hosted: dict[str, str], tmp_path: Path) -> None:
+    """Two versions that do not fit say so, each time."""
+    out = scripts.succeed(tmp_path, """
+        import schwimmbad_go
+        from schwimmbad_go import _layout
+
+        right, _layout.ABI = _layout.ABI, 99
+        for _ in range(2):
+            try:
+                schwimmbad_go.MultiPool(1)
+            except schwimmbad_go.error.EngineError as error:
+                print("protocol 99: two versions are mixed" in str(error))
+        _layout.ABI = right
+        print(schwimmbad_go.MultiPool(1).map(abs, [-1]))
+    """, env=hosted)
+    assert out.splitlines() == ["True", "True", "[1]"]
+
+
 def test_mpi_needs_the_library(hosted: dict[str, str], tmp_path: Path) -> None:
     out = scripts.succeed(tmp_path, """
         from schwimmbad_go import _engine
