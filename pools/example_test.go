@@ -322,11 +322,13 @@ func ExampleTaskTimeout() {
 	}
 	got, err := pools.Map(ctx, pool, wait, []bool{false, true}, pools.TaskTimeout(50*time.Millisecond), pools.ContinueOnError())
 	var late *pools.TimeoutError
-	fmt.Printf("%q %v\n", got, errors.As(err, &late))
-	fmt.Println(late)
+	fmt.Printf("%q %v\n", got, errors.Is(err, pools.ErrTaskTimeout))
+	if errors.As(err, &late) {
+		fmt.Println(late.Limit)
+	}
 	// Output:
 	// ["done" ""] true
-	// time limit of 50ms exceeded
+	// 50ms
 }
 
 func ExampleContinueOnError() {

@@ -68,7 +68,7 @@ func (f Func[T, R]) describe() (*function, error) {
 // The first task that fails ends the call: its error is returned, as a [*TaskError], results are nil, tasks that run are told by their
 // context and waited for, the others are not started. With [ContinueOnError] all tasks run, results of failed ones are zero values,
 // and the error joins all of theirs, in their order. If ctx ends first, its error is returned, and what ran on without heeding its
-// own context for 10 ms is left behind: it touches no result that the caller sees, and Close waits for it.
+// own context for 50 ms is left behind: it touches no result that the caller sees, and Close waits for it.
 //
 // Tasks may run on the caller's goroutine, too. There is one allocation for the results and a few for the call, none per task. Costs
 // on goroutines: 0.7 us for a map of 16 tiny tasks, 2 to 5 ns for each of a million, beside the calls of the function.

@@ -61,7 +61,7 @@ func Retries(n int) Option {
 }
 
 // TaskTimeout limits the time of each task. Its context ends then, and the task fails with a [*TimeoutError]. One that has not
-// returned 10 ms later is left behind: on goroutines nothing can stop it, so it runs on beside the pool's workers until it
+// returned 50 ms later is left behind: on goroutines nothing can stop it, so it runs on beside the pool's workers until it
 // returns, and Close waits for it. SerialPool waits for the task itself. Cost on goroutines: about 1 us per task.
 func TaskTimeout(d time.Duration) Option {
 	return func(o *options) {

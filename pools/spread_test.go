@@ -63,9 +63,9 @@ func TestAWrongGuess(t *testing.T) {
 				for range 10 {
 					must(pools.Map(bg, p, nap, make([]time.Duration, 16)))
 				}
-				takes(t, "the map", 1010*time.Millisecond, func() { must(pools.Map(bg, p, nap, tasks)) })
+				takes(t, "the map", 1050*time.Millisecond, func() { must(pools.Map(bg, p, nap, tasks)) })
 				must(pools.Map(bg, p, nap, make([]time.Duration, 1000)))
-				takes(t, "the map again", 1010*time.Millisecond, func() { must(pools.Map(bg, p, nap, tasks)) })
+				takes(t, "the map again", 1050*time.Millisecond, func() { must(pools.Map(bg, p, nap, tasks)) })
 			})
 		})
 	}
@@ -145,7 +145,7 @@ func TestTimeLimitsAreKept(t *testing.T) {
 		tasks := []time.Duration{time.Hour, 1, time.Hour, 2, 3, time.Hour}
 		begin := time.Now()
 		got, err := pools.Map(bg, p, nap, tasks, pools.TaskTimeout(time.Second), pools.ContinueOnError())
-		if d := time.Since(begin); d > 3*1010*time.Millisecond {
+		if d := time.Since(begin); d > 3*1050*time.Millisecond {
 			t.Errorf("took %v", d)
 		}
 		if !errors.Is(err, pools.ErrTaskTimeout) || !slices.Equal(got, []time.Duration{0, 1, 0, 2, 3, 0}) {
@@ -188,7 +188,7 @@ func TestCancellationIsPrompt(t *testing.T) {
 		quick := func(_ context.Context, d time.Duration) (time.Duration, error) { return d, nil }
 		for _, opts := range [][]pools.Option{nil, {pools.ContinueOnError()}, {pools.TaskTimeout(time.Hour)}, {pools.Callback(func(int, time.Duration) {})}} {
 			ctx, cancel := context.WithTimeout(bg, time.Second)
-			takes(t, "a map that ignores its end", 1010*time.Millisecond, func() {
+			takes(t, "a map that ignores its end", 1050*time.Millisecond, func() {
 				if _, err := pools.Map(ctx, p, nap, slices.Repeat([]time.Duration{time.Minute}, 10), opts...); !errors.Is(err, context.DeadlineExceeded) {
 					t.Error(err)
 				}
@@ -198,7 +198,7 @@ func TestCancellationIsPrompt(t *testing.T) {
 		}
 		ctx, cancel := context.WithTimeout(bg, time.Second)
 		defer cancel()
-		takes(t, "a stream", 1010*time.Millisecond, func() {
+		takes(t, "a stream", 1050*time.Millisecond, func() {
 			for _, err := range pools.Stream(ctx, p, nap, func(yield func(time.Duration) bool) {
 				for yield(time.Minute) {
 				}

@@ -8,8 +8,9 @@ import (
 )
 
 // grace is what a task whose context has ended gets to return before it is left behind. Guessed: well-behaved tasks take
-// microseconds, and nobody notices a hundredth of a second.
-const grace = 10 * time.Millisecond
+// microseconds, but on a machine with ten threads per CPU one in a hundred is not let in for 10 ms; and nobody notices a
+// twentieth of a second.
+const grace = 50 * time.Millisecond
 
 // Do runs a call to its end, on the goroutine of the caller. It returns nil when all tasks were handed to Work, or Work wanted no
 // more; the context's error when that ended first; ErrClosed before anything ran on a closed crew.
