@@ -191,7 +191,7 @@ def test_results() -> None:
         "rows": [np.ones(3), np.ones(3)],
         "ragged": [np.ones(3), np.ones(2)], "big-endian": [np.ones(3, ">f8")] * 2, "float64": [np.float64(1)],
     }.items()}  # fmt: skip
-    assert kinds == {"floats": L.FLOATS, "ints": L.INTS, "mixed": L.MSGPACK, "bools": L.MSGPACK, "long": L.MSGPACK, "rows": L.SLAB,
+    assert kinds == {"floats": L.FLOATS, "ints": L.INTS, "mixed": L.PICKLE, "bools": L.PICKLE, "long": L.PICKLE, "rows": L.SLAB,
                      "ragged": L.MSGPACK, "big-endian": L.MSGPACK, "float64": L.NP_FLOATS}  # fmt: skip
 
 

@@ -11,7 +11,9 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import io
 import os
+import pickle
 import struct
 import sys
 from array import array
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from . import _errors, _payload
-from ._layout import FLOATS, INTS, MSGPACK, NP_FLOATS, SLAB
+from ._layout import FLOATS, INTS, MSGPACK, NP_FLOATS, PICKLE, SLAB
 
 ARRAY, BESIDE, COMPLEX, BIG, FAILED = 1, 2, 3, 4, 5
 TIMESTAMP: Final = -1
@@ -52,7 +54,19 @@ def encode_results(values: list[Any]) -> tuple[int, Any, list[Any]]:
             packed = _payload.slab(np, values) if first.nbytes * len(values) <= _payload.SMALL_SLAB else None
             if packed is not None:
                 return SLAB, packed, []
-    return MSGPACK, *pack(values)
+    try:
+        out = io.BytesIO()
+        _Plain(out, 5).dump(values)
+    except Exception:  # not plain, or nested too deep: the other form takes more, and tells what it does not
+        return MSGPACK, *pack(values)
+    return PICKLE, out.getbuffer(), []
+
+
+class _Plain(pickle.Pickler):
+    """Pickles plain values, which every language can read: the pickler asks about anything else, and is refused."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        raise TypeError
 
 
 def pack(values: Iterable[Any]) -> tuple[bytearray, list[Any]]:

@@ -123,6 +123,15 @@ func Decode[T any](p Payload, values []T, bad func(i int, record []byte, err err
 			}
 		}
 		return nil
+	case wire.PickleList:
+		b, n, err := unpickle(b)
+		if err != nil {
+			return err
+		}
+		if n != len(values) {
+			return fmt.Errorf("%d values in a pickle of %d", len(values), n)
+		}
+		return decodeList(&decoder{b: b}, values, bad)
 	case wire.MsgpackList:
 		return decodeList(&decoder{b: b, buffers: p.Large}, values, bad)
 	}

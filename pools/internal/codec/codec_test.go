@@ -203,6 +203,38 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestPickles: the other form of plain values.
+func TestPickles(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	plain := 0
+	for range 2000 {
+		var e Encoder
+		values := []any{random(r, 3), map[string]any{"u": uint64(math.MaxUint64), "i": int64(math.MinInt64), "s": strings.Repeat("x", 300)}}
+		p, err := Encode(&e, values, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		q, ok := Pickled(p)
+		if !ok {
+			continue
+		}
+		plain++
+		out := make([]any, 2)
+		if err := Decode(q, out, func(i int, _ []byte, err error) { t.Fatal(i, err) }); err != nil || !reflect.DeepEqual(out, values) {
+			t.Fatalf("%v: %#v came back as %#v", err, values, out)
+		}
+	}
+	if plain < 500 {
+		t.Fatalf("%d of 2000 values were plain", plain)
+	}
+	// A list that contains itself, a pickle that makes an object, and damage.
+	for _, bad := range []string{"\x80\x05]\x94h\x00a.", "]cos\nsystem\n.", "", ".", "](", "e.", "(.", "]h\x05.", "}(K\x01u.", "NNa."} {
+		if err := Decode(Payload{Inband: []byte(bad)}, make([]any, 1), func(int, []byte, error) {}); err == nil {
+			t.Errorf("%q is read", bad)
+		}
+	}
+}
+
 // random makes a value of any kind.
 func random(r *rand.Rand, deep int) any {
 	switch n := r.IntN(14); {
@@ -340,6 +372,15 @@ func FuzzDecode(f *testing.F) {
 			f.Add(uint16(p.Kind), uint8(len(values)), slices.Clone(p.Inband))
 		}
 	}
+	for _, v := range []any{[]any{1, "a", nil, 2.5}, map[string]any{"k": []any{true}}} {
+		var e Encoder
+		p, err := Encode(&e, []any{v}, nil)
+		if err != nil {
+			f.Fatal(err)
+		}
+		q, _ := Pickled(p)
+		f.Add(uint16(0), uint8(1), q.Inband)
+	}
 	f.Add(uint16(3), uint8(2), appendHead(nil, "<f8", []int{2, 1 << 40}))
 	f.Fuzz(func(t *testing.T, kind uint16, n uint8, b []byte) {
 		p := Payload{Kind: wire.Kind(kind), Inband: b, Large: [][]byte{b}}
@@ -369,12 +410,34 @@ func TestHead(t *testing.T) {
 	}
 }
 
-func BenchmarkEncodeStructs(b *testing.B) {
-	values := make([]inner, 1000)
-	var e Encoder
-	for b.Loop() {
-		if _, err := Encode(&e, values, nil); err != nil {
-			b.Fatal(err)
-		}
+type star struct {
+	Name     string  `msgpack:"name"`
+	Mass     float64 `msgpack:"mass"`
+	Position []any   `msgpack:"position"`
+}
+
+// BenchmarkRecords: 1000 structs to Python and back.
+func BenchmarkRecords(b *testing.B) {
+	values := make([]star, 1000)
+	for i := range values {
+		values[i] = star{fmt.Sprint("star ", i), float64(i), []any{1.0, 2.0, 3.0}}
 	}
+	var e Encoder
+	var p Payload
+	b.Run("encode", func(b *testing.B) {
+		for b.Loop() {
+			var err error
+			if p, err = Encode(&e, values, nil); err != nil {
+				b.Fatal(err)
+			}
+			p, _ = Pickled(p)
+		}
+	})
+	b.Run("decode", func(b *testing.B) {
+		for b.Loop() {
+			if err := Decode(p, values, func(int, []byte, error) { b.Fatal() }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -65,8 +65,8 @@ func (d *decoder) next() (t token, err error) {
 	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8: // extensions of 1, 2, 4, 8, 16 bytes
 		return d.data(tokExt, 1<<(c-0xd4), 1)
 	}
-	width, ok := widths[c]
-	if !ok {
+	width := int(widths[c])
+	if width == 0 {
 		return t, fmt.Errorf("the byte %#x begins no msgpack value", c)
 	}
 	if len(d.b) < width {
@@ -100,7 +100,7 @@ func (d *decoder) next() (t token, err error) {
 }
 
 // widths of the numbers behind a first byte.
-var widths = map[byte]int{
+var widths = [256]int8{
 	0xc4: 1, 0xc5: 2, 0xc6: 4, 0xc7: 1, 0xc8: 2, 0xc9: 4, 0xca: 4, 0xcb: 8, 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8,
 	0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8, 0xd9: 1, 0xda: 2, 0xdb: 4, 0xdc: 2, 0xdd: 4, 0xde: 2, 0xdf: 4,
 }
@@ -528,7 +528,7 @@ func (d *decoder) byName(fs *fields, v reflect.Value, n int) error {
 		}
 		if f == nil {
 			err = d.pass()
-		} else if err = d.value(v.FieldByIndex(f.index)); err != nil {
+		} else if err = f.plan().dec(d, v.FieldByIndex(f.index)); err != nil {
 			err = fmt.Errorf("%s: %w", f.name, err)
 		}
 		if err != nil {

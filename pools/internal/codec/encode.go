@@ -223,7 +223,7 @@ func encStruct(t reflect.Type) func(*Encoder, reflect.Value) error {
 					continue
 				}
 				e.buf = appendString(e.buf, f.name)
-				if err := e.value(x); err != nil {
+				if err := f.plan().enc(e, x); err != nil {
 					return fmt.Errorf("%s: %w", f.name, err)
 				}
 			}
@@ -319,18 +319,19 @@ func appendFloat(b []byte, f float64) []byte {
 	return binary.BigEndian.AppendUint64(append(b, 0xcb), math.Float64bits(f))
 }
 
-func appendString(b []byte, s string) []byte {
-	switch n := len(s); {
+func appendString(b []byte, s string) []byte { return append(appendLength(b, len(s)), s...) }
+
+// appendLength begins a string of n bytes.
+func appendLength(b []byte, n int) []byte {
+	switch {
 	case n < 32:
-		b = append(b, 0xa0|byte(n))
+		return append(b, 0xa0|byte(n))
 	case n < 1<<8:
-		b = append(b, 0xd9, byte(n))
+		return append(b, 0xd9, byte(n))
 	case n < 1<<16:
-		b = append(b, 0xda, byte(n>>8), byte(n))
-	default:
-		b = binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
+		return append(b, 0xda, byte(n>>8), byte(n))
 	}
-	return append(b, s...)
+	return binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(n))
 }
 
 func appendBytes(b, s []byte) []byte {

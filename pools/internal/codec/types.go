@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmihailenco/msgpack/v5"
@@ -97,6 +98,17 @@ type field struct {
 	index     []int
 	typ       reflect.Type
 	omitEmpty bool
+	known     *atomic.Pointer[plan]
+}
+
+// plan is that of its type, looked up once: the type may contain the struct itself.
+func (f *field) plan() *plan {
+	p := f.known.Load()
+	if p == nil {
+		p = planOf(f.typ)
+		f.known.Store(p)
+	}
+	return p
 }
 
 type fields struct {
@@ -145,7 +157,7 @@ func (fs *fields) add(t reflect.Type, index []int) {
 			continue
 		}
 		fs.byName[name] = len(fs.list)
-		fs.list = append(fs.list, field{name, append(slices.Clone(index), i), f.Type, strings.Contains(options, "omitempty")})
+		fs.list = append(fs.list, field{name, append(slices.Clone(index), i), f.Type, strings.Contains(options, "omitempty"), new(atomic.Pointer[plan])})
 	}
 	for _, f := range embedded {
 		fs.add(f.Type, append(slices.Clone(index), f.Index[0]))
