@@ -46,7 +46,9 @@ class StandingPool:
         self.retired = False
         self.changed = threading.Condition(_lock)
         self._finalizer = weakref.finalize(self, shut_down, self.runner)
-        self._watch: threading.Thread | None = None
+        # Not when the first user leaves: that may be a generator which is collected at the interpreter's end, when no thread starts.
+        self._watch = threading.Thread(target=self._end_when_idle, name="schwimmbad-go-joblib-idle", daemon=True)
+        self._watch.start()
 
     def usable(self) -> bool:
         """Whether new calls can run here."""
@@ -59,9 +61,6 @@ class StandingPool:
             self.users -= 1
             self.since = time.monotonic()
             ends = self.retired and self.users == 0
-            if not ends and self._watch is None:
-                self._watch = threading.Thread(target=self._end_when_idle, name="schwimmbad-go-joblib-idle", daemon=True)
-                self._watch.start()
             self.changed.notify_all()
         if ends:
             self.end()
@@ -116,22 +115,20 @@ def _retire(pool: StandingPool) -> None:
     """No new users. Under the lock."""
     pool.retired = True
     pool.changed.notify_all()
-    if not pool.users and pool._watch is None:
-        pool.end()
 
 
 def shut_down_standing() -> None:
-    """End the standing pool, if nobody uses it, and wait for its end."""
+    """End the standing pool and wait for that; one that is in use ends with its last user."""
     global _standing
     with _lock:
         pool, _standing = _standing, None
         if pool is None:
             return
         _retire(pool)
-    watch = pool._watch
-    if watch is not None and watch is not threading.current_thread():
-        watch.join()
-    pool.end()
+        used = pool.users > 0  # then its last user ends it
+    pool._watch.join()
+    if not used:
+        pool.end()
 
 
 def _after_fork() -> None:

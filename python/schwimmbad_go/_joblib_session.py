@@ -8,6 +8,7 @@ while nobody waits (generators), a thread does, on a port of its own.
 from __future__ import annotations
 
 import itertools
+import sys
 import threading
 import time
 import types
@@ -333,7 +334,10 @@ class Driver(threading.Thread):
         self.kill = kill
         self.stopping = True
         self.wake()
-        # Where a garbage collection got here while this thread has the pool's lock, the other one could not end.
+        # Where a garbage collection got here while this thread has the pool's lock, the other one could not end. At the interpreter's
+        # end it never runs again.
+        if sys.is_finalizing():
+            return
         if threading.current_thread() is not self and not self.session.runner.lock._is_owned():  # type: ignore[attr-defined]
             self.join()
 

@@ -481,6 +481,22 @@ def test_generators_closed_early(nothing_stays: None, parallel: Make, gate: Gate
 
 
 @generators
+@pytest.mark.parametrize("return_as", ["generator", pytest.param("generator_unordered", marks=unordered)])
+def test_a_program_that_ends_in_the_middle(tmp_path: Path, return_as: str) -> None:
+    source = """
+        import sys, time
+        from joblib import Parallel, delayed
+        import schwimmbad_go
+        schwimmbad_go.register_joblib_backend()
+        work = Parallel(n_jobs=2, backend="schwimmbad", return_as=sys.argv[1], batch_size=1)
+        found = work(delayed(time.sleep)(60 * (i > 0)) for i in range(10))
+        print(next(found))
+        """
+    code, out, _ = scripts.run(tmp_path, source, return_as, flags=("-W", "ignore"))  # joblib's: tasks were cancelled
+    assert (code, out) == (0, "None\n")
+
+
+@generators
 def test_generators_at_once(parallel: Make) -> None:
     """Also under parallel_config, where joblib has one backend object for all of them."""
     with joblib.parallel_config("schwimmbad", n_jobs=2):
