@@ -15,6 +15,10 @@ from typing import Any, Final
 
 _GROWTH: Final = 8  # of the number of calls between two looks at the clock
 
+WHOLE: Final = 0
+ARGS: Final = 1
+SINGLE: Final = 2
+
 Outcome = tuple[float, list[Any]]  # seconds, results
 
 
@@ -42,34 +46,45 @@ class Batch:
         self.threads = threads
         self.budget = budget
 
-    def __call__(self, calls: list[Any]) -> Outcome:
+    def __call__(self, task: tuple[int, list[Any]]) -> Outcome:
         """Run the calls; fewer results than calls if the budget was used up.
 
         Parameters
         ----------
-        calls : list
-            Of ``(func, args, kwargs)``; of ``args`` where the function is known and there are no keywords.
+        task : (int, list)
+            WHOLE: calls as ``(func, args, kwargs)``; ARGS: as ``args``; SINGLE: as the one argument of each.
         """
+        form, calls = task
+        run = (self._whole, self._args, self._single)[form]
         with _nested(self.nested, self.n_jobs), _limited(self.threads):
             start = perf_counter()
             if self.budget is None:
-                results = self._run(calls)
+                results = run(calls)
             else:
-                results = self._run_for(calls, start, self.budget)
+                results = self._run_for(run, calls, start, self.budget)
             return perf_counter() - start, results
 
-    def _run(self, calls: Iterable[Any]) -> list[Any]:
-        func = self.func
-        if func is None:
-            return [f(*args, **kwargs) for f, args, kwargs in calls]
+    def _whole(self, calls: Iterable[Any]) -> list[Any]:
+        return [f(*args, **kwargs) for f, args, kwargs in calls]
+
+    def _args(self, calls: Iterable[Any]) -> list[Any]:
+        func = self._known()
         return [func(*args) for args in calls]
 
-    def _run_for(self, calls: list[Any], start: float, budget: float) -> list[Any]:
+    def _single(self, calls: Iterable[Any]) -> list[Any]:
+        func = self._known()
+        return [func(arg) for arg in calls]  # not map(): it would take a StopIteration for its end
+
+    def _known(self) -> Callable[..., Any]:
+        assert self.func is not None
+        return self.func
+
+    def _run_for(self, run: Callable[[Iterable[Any]], list[Any]], calls: list[Any], start: float, budget: float) -> list[Any]:
         rest = iter(calls)
         results: list[Any] = []
         block = 1
         while len(results) < len(calls):
-            results += self._run(islice(rest, block))
+            results += run(islice(rest, block))
             spent = perf_counter() - start
             if spent >= budget:
                 break
