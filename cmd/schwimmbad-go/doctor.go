@@ -195,7 +195,7 @@ func pythonFindings(ctx context.Context, choice string, selftest bool) []finding
 	return append(findings, more...)
 }
 
-func askPython(ctx context.Context, python *pyshim.Python, selftest bool) ([]finding, error) {
+func askPython(ctx context.Context, python *pyshim.Python, selftest bool) (findings []finding, err error) {
 	var paths []string
 	var extra []*os.File
 	environ := []string{}
@@ -210,7 +210,7 @@ func askPython(ctx context.Context, python *pyshim.Python, selftest bool) ([]fin
 		}
 		served := make(chan error, 1)
 		go func() { served <- fdengine.Serve(engine) }()
-		defer func() { _ = <-served }() // ends with the process that has the other end
+		defer func() { err = errors.Join(err, <-served) }() // ends with the process that has the other end
 		defer socket.Close()
 		paths, extra, environ = []string{sources}, []*os.File{socket}, []string{fdengine.Env + "=" + strconv.Itoa(engineFD)}
 	}
@@ -223,12 +223,11 @@ func askPython(ctx context.Context, python *pyshim.Python, selftest bool) ([]fin
 	command.ExtraFiles = extra
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
-	err := command.Run()
+	err = command.Run()
 	var exit *exec.ExitError
 	if err != nil && !(errors.As(err, &exit) && exit.ExitCode() == exitFailed) {
 		return nil, fmt.Errorf("%s %w: %s", python, err, strings.TrimSpace(stderr.String()))
 	}
-	var findings []finding
 	if err := json.Unmarshal(stdout.Bytes(), &findings); err != nil {
 		return nil, fmt.Errorf("%s: %w: %s%s", python, err, stdout.String(), stderr.String())
 	}
