@@ -40,6 +40,11 @@ _KINDS: Final = {ctypes.c_int32: "i", ctypes.c_uint32: "I", ctypes.c_int64: "l",
 _LENGTH: Final = struct.Struct("<Q")
 
 
+# Arenas by their address. A forked worker forgets the engine, and its garbage collector everything that belonged to it; but views of
+# an arena know its address only, and the mapping has to stay as long as the process does.
+_mapped: Final[dict[int, mmap.mmap]] = {}
+
+
 class Place:
     """What this process has of one engine: connections, and the arena."""
 
@@ -56,12 +61,15 @@ class Place:
         if hasattr(mmap, "MADV_DONTDUMP"):
             self.memory.madvise(mmap.MADV_DONTDUMP)
         self.base = ctypes.addressof(ctypes.c_char.from_buffer(self.memory))
+        _mapped[self.base] = self.memory
 
     def close(self) -> None:
         """Give everything back. Nobody looks at the arena any more."""
         self.lines.close()
         if self.memory is not None:
+            del _mapped[self.base]
             self.memory.close()
+            self.memory = None
         for fd in self.fds:
             os.close(fd)
         self.fds = ()
