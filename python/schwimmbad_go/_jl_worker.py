@@ -54,33 +54,29 @@ class Entry:
         """On the worker, before its first task."""
         _where.level = self.level
         _where.pools = self.pools
-        _nest(self.level)
+        nest()
+        if self.token is None and "joblib" not in sys.modules:
+            sys.meta_path.insert(0, _Finder())
         if self.initializer is not None:
             self.initializer(*self.initargs)
 
 
-def _nest(depth: int) -> None:
+def nest() -> None:
     """Let calls of joblib inside the tasks run on threads, and those inside of these one by one: joblib's own rule. It holds for
     the current thread, and once joblib is there: loading it takes longer than starting a worker, and most tasks need none."""
     module = sys.modules.get("joblib.parallel")
-    if module is not None:
-        _configure(module, depth)
-    elif "joblib" not in sys.modules:
-        sys.meta_path.insert(0, _Finder(depth))
-
-
-def _configure(module: Any, depth: int) -> None:
+    if module is None or getattr(_where, "nests", False) or not hasattr(module, "SequentialBackend"):
+        return  # not there yet, done, or being imported
+    _where.nests = True
     enter = getattr(module, "parallel_config", None) or module.parallel_backend  # the latter up to joblib 1.2
-    kind = module.ThreadingBackend if depth == 1 else module.SequentialBackend
+    kind = module.ThreadingBackend if level() == 1 else module.SequentialBackend
     # Entered by being made, and never left.
-    enter(kind(nesting_level=depth), n_jobs=1)
+    enter(kind(nesting_level=level()), n_jobs=1)
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Configures ``joblib.parallel`` when it is imported. Goes then."""
-
-    def __init__(self, depth: int) -> None:
-        self.depth = depth
+    """Nests joblib in a worker process when it is imported there. Goes then. In the caller's process nothing is hooked: there threads
+    look before each chunk."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -91,14 +87,13 @@ class _Finder(importlib.abc.MetaPathFinder):
         sys.meta_path.remove(self)
         spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
         if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader, self.depth)
+            spec.loader = _Loader(spec.loader)
         return spec
 
 
 class _Loader(importlib.abc.Loader):
-    def __init__(self, loader: Any, depth: int) -> None:
+    def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.depth = depth
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Any:
         """As usual."""
@@ -107,7 +102,7 @@ class _Loader(importlib.abc.Loader):
     def exec_module(self, module: ModuleType) -> None:
         """As usual, and then the rule."""
         self.loader.exec_module(module)
-        _configure(module, self.depth)
+        nest()
 
 
 def limits(n_jobs: int, cpus: int, wanted: int | None) -> Mapping[str, str]:
@@ -146,4 +141,4 @@ class FileEncoder(Encoder):
         return encoded
 
 
-__all__ = ["Entry", "FileEncoder", "level", "limits", "pools"]
+__all__ = ["Entry", "FileEncoder", "level", "limits", "nest", "pools"]

@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 from . import _layout as L
@@ -98,6 +99,8 @@ class ThreadWorker(_worker.Worker):
         self.current = done
         if done.job not in self.runner.jobs:
             return L.STOPPED  # given up just now
+        if self.runner.before is not None:
+            self.runner.before()
         return super()._read_and_run(done, *rest)
 
     def _tasks(self, slot: int, *_: Any) -> Any:
@@ -297,11 +300,14 @@ class ThreadRunner(Runner):
     workers : int
     initializer : Initializer
         Runs once on each thread.
+    before : callable, optional
+        Called on a thread before each chunk.
     """
 
     job_type = ThreadJob
 
-    def __init__(self, workers: int, initializer: Initializer) -> None:
+    def __init__(self, workers: int, initializer: Initializer, before: Callable[[], None] | None = None) -> None:
+        self.before = before
         self.jobs: dict[int, ThreadJob] = {}
         self.workers_now: dict[int, ThreadWorker] = {}
         self.refused: set[threading.Event] = set()

@@ -317,7 +317,7 @@ class JoblibPool(BasePool):
             from ._threads import ThreadRunner
 
             entry = _jl_worker.Entry(options.initializer, options.initargs, self._token)
-            runner = ThreadRunner(plan.workers, Initializer(entry, ()))
+            runner = ThreadRunner(plan.workers, Initializer(entry, ()), _jl_worker.nest)
         weakref.finalize(self, shut_down, runner)
         return runner
 
