@@ -302,4 +302,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    # Workers that start clean find `measure` and its class by the name of this module; those of __main__ would have to
+    # travel by value, which takes cloudpickle.
+    import stdlib_complexity
+
+    raise SystemExit(stdlib_complexity.main())
