@@ -248,3 +248,32 @@ def test_descriptors_of_a_closed_pool_are_not_closed_again_in_a_child(clean: Non
             os.close(fd)
     finally:
         gc.enable()
+
+
+def test_workers_forked_while_other_threads_want_the_interpreter(kind: PoolKind, tmp_path: Path) -> None:
+    """A fork in the moment in which the forking thread is asked to let another one run: from Python 3.12 on a worker hung."""
+    source = f"""
+    import sys, threading
+    import schwimmbad_go
+    from helpers import tasks
+
+    def main():
+        over = False
+        sys.setswitchinterval(1e-5)  # so that they ask at nearly every line
+        def want():
+            while not over:
+                pass
+        threads = [threading.Thread(target=want, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(5):
+            with {kind.expression()} as pool:
+                assert list(pool.map(tasks.square, range(10))) == [n * n for n in range(10)]
+            pool.join()
+        over = True
+        print("all left")
+
+    if __name__ == "__main__":
+        main()
+    """
+    assert scripts.succeed(tmp_path, source, timeout=60) == "all left\n"

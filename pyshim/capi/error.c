@@ -1,9 +1,12 @@
 /* The last error of each thread: a Go export runs on its caller's thread from start to end, so thread-local storage in C
  * is the one place that two threads cannot mix up. */
 #include "error.h"
+#include <errno.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/types.h>
+#include <unistd.h>
 
 static __thread char text[1024];
 
@@ -18,4 +21,12 @@ const char *swg_last_error(void) { return text; }
 int32_t swg_buffer_free(void *buffer) {
     free(buffer);
     return 0;
+}
+
+int32_t swg_fork(void *before, void *parent, void *child) {
+    ((void (*)(void))before)();
+    pid_t pid = fork();
+    int code = errno;
+    ((void (*)(void))(pid == 0 ? child : parent))();
+    return pid < 0 ? -code : (int32_t)pid;
 }

@@ -208,6 +208,11 @@ int32_t swg_unsent(int64_t pool);
  * buffer table to 0. */
 int32_t swg_buffer_free(void *buffer);
 
+/* fork(), with three calls around it: before it, after it in the parent, after it in the child. Returns what fork returns, or -errno. It
+   does not enter the engine, and the child must not. For interpreters that need these calls to follow each other with nothing in
+   between. */
+int32_t swg_fork(void *before, void *parent, void *child);
+
 /* Rank 0: open a pool of the other ranks, per_rank workers each, and of config->workers (may be 0) processes here. setup: a BLOB
  * frame that the ranks set themselves up with, NULL: as their own script says. The other functions on pools apply. */
 int64_t swg_open_ranks(const swg_config *config, int64_t comm, int32_t per_rank, const void *setup, uint64_t bytes);

@@ -113,6 +113,7 @@ SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "swg_comm_exit": (_I32, _I64, _I32),
     "swg_unsent": (_I32, _I64),
     "swg_buffer_free": (_I32, _P),
+    "swg_fork": (_I32, _P, _P, _P),
     "swg_open_ranks": (_I64, ctypes.POINTER(_Config), _I64, _I32, _P, _U64),
     "swg_rank_open": (_I64, _I64, ctypes.POINTER(_Config)),
     "swg_rank_get_info": (_I32, _I64, ctypes.POINTER(_Info)),

@@ -26,7 +26,7 @@ from ._requests import VALUE, Hub, Lines
 HERE: Final = frozenset({"swg_last_error", "swg_same", "swg_copy"})
 # MPI runs in the process that loaded its library, and workers are started by their parent, which is this process.
 UNSUPPORTED: Final = frozenset(n for n in SIGNATURES if n.startswith(("swg_mpi_", "swg_comm_", "swg_rank_"))) | {
-    "swg_open_ranks", "swg_buffer_free", "swg_start",
+    "swg_open_ranks", "swg_buffer_free", "swg_start", "swg_fork",
 }  # fmt: skip
 # Waits until something happens; `swg_join` does so for 100 ms at a time.
 WAKE: Final = {"swg_step": "swg_kick"}

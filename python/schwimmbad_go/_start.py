@@ -17,6 +17,7 @@ import stat
 import struct
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NoReturn
@@ -90,24 +91,31 @@ def name_process(prefix: str, number: int) -> None:
             util._run_after_forkers()
 
 
-def quiet_fork() -> int:
+def quiet_fork(lib: Any = None) -> int:
     """``os.fork`` without its warning about threads, which are the engine's and idle.
 
-    From Python 3.12 on os.fork() warns whenever a second thread exists. The hooks before and after run as in os.fork().
+    From Python 3.12 on os.fork() warns whenever a second thread exists. The library forks between the calls that os.fork makes before
+    and after, so all hooks run as there. They must follow each other in C: a line of Python between them looks whether another thread
+    wants the interpreter, and in the child lets go of it for good, to a thread that is not there.
+
+    Parameters
+    ----------
+    lib
+        The engine's library in this process; None: it is not here, and the warning is filtered out, which other threads may notice.
     """
     if sys.version_info < (3, 12) or sys.implementation.name != "cpython":
         return os.fork()
+    if lib is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return os.fork()
     api = ctypes.pythonapi
-    fork = ctypes.PyDLL(None, use_errno=True).fork
-    api.PyOS_BeforeFork()
-    pid: int = fork()
-    if pid == 0:
-        api.PyOS_AfterFork_Child()
-    else:
-        api.PyOS_AfterFork_Parent()
-        if pid < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+    hooks = [ctypes.cast(f, ctypes.c_void_p) for f in (api.PyOS_BeforeFork, api.PyOS_AfterFork_Parent, api.PyOS_AfterFork_Child)]
+    # As a function that keeps the interpreter's lock while it runs.
+    fork = ctypes.PYFUNCTYPE(ctypes.c_int32, *[ctypes.c_void_p] * 3)(ctypes.cast(lib.swg_fork, ctypes.c_void_p).value or 0)
+    pid: int = fork(*hooks)
+    if pid < 0:
+        raise OSError(-pid, os.strerror(-pid))
     return pid
 
 
@@ -157,7 +165,7 @@ class ForkStarter:
             if stream is not None:
                 stream.flush()  # or the child would print what is buffered again
         with _engine.forking_worker(engine), no_interrupt():
-            pid = quiet_fork()
+            pid = quiet_fork(engine.lib if engine.lib.in_process else None)
             if pid == 0:
                 self._child(index)
         if self.children is not None:
