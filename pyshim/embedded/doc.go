@@ -3,6 +3,6 @@
 //
 //	import _ "github.com/schwimmbad-go/schwimmbad-go/pyshim/embedded"
 //
-// The interpreter is unpacked when it is first used, into the user's cache (70 MB, 3 s), and found there from then on. With the build tag
+// The interpreter is unpacked when it is first used, into the user's cache (80 MB, 3 s), and found there from then on. With the build tag
 // nopython this package is empty.
 package embedded
