@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // fake makes an executable that answers as an interpreter of that version does, or the text of a script that does something else.
@@ -170,6 +171,7 @@ func TestFindEndsWithItsContext(t *testing.T) {
 			if _, err := os.Stat(started); err == nil {
 				cancel()
 			}
+			time.Sleep(time.Millisecond)
 		}
 	}()
 	if _, err := Find(ctx, ""); err == nil {

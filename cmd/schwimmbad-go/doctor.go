@@ -146,7 +146,8 @@ func installedFindings(ctx context.Context) []finding {
 	for _, path := range pyshim.Installed() {
 		python, err := pyshim.Find(ctx, path)
 		if err != nil {
-			findings = append(findings, finding{"on PATH", statusNote, err.Error(), ""})
+			text := strings.ReplaceAll(err.Error(), " (--python)", "") // nobody has named it
+			findings = append(findings, finding{"on PATH", statusNote, text, ""})
 			continue
 		}
 		findings = append(findings, finding{"on PATH", statusOK, python.Version + ", " + python.Path, ""})
