@@ -12,7 +12,7 @@ import (
 // other. A Stream draws one task, runs it and yields its result before it draws the next.
 //
 // Nothing can interrupt a task on the caller's own goroutine: one that ignores its context is waited for, and a panic in a task is
-// an error as on every pool, but runtime.Goexit ends the goroutine. Costs: 0.2 us for a map, 2 to 5 ns per task.
+// an error as on every pool, but runtime.Goexit ends the goroutine. Costs: 0.6 us for a map, 1 ns per task, 0.1 us per task of a Stream.
 type SerialPool struct {
 	solo inproc.Solo
 	err  error
