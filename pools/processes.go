@@ -17,7 +17,8 @@ import (
 //
 // The processes are this program, started again: it must call [Main] first, or the pool cannot be made. They run functions made by
 // [Register], whose tasks and results travel as msgpack and raw memory (see [Python], which has the same rules). They die with this
-// process, whatever ends it. Costs: some 5 ms for the start of a process; 15 us for a small map, and per tiny task some 0.1 us.
+// process, whatever ends it. Costs: some 5 ms for the start of a process; 22 us for a map of 16 floats; per task 60 ns for
+// a float or an int, some 4 us for a struct of four fields, a memory copy for a numeric slice.
 func Processes() PoolOption { return func(c *poolConfig) { c.processes = true } }
 
 // MaxTasksPerProcess replaces a worker process after so many tasks, at least 1: for functions that leak.

@@ -338,3 +338,53 @@ func init() {
 		}, parallel},
 	)
 }
+
+func BenchmarkProcesses(b *testing.B) {
+	p, err := pools.NewMultiPool(2, pools.Processes())
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer p.Close()
+	for _, n := range []int{16, 10_000} {
+		tasks := upTo(n)
+		b.Run(fmt.Sprint(n, " floats"), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := squareFloat.Map(b.Context(), p, tasks); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	points := make([]point, 1000)
+	for i := range points {
+		points[i] = point{float64(i), 1, "tag", []float64{1, 2, 3}}
+	}
+	b.Run("1000 structs", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := mirror.Map(b.Context(), p, points); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("stream", func(b *testing.B) {
+		i := 0
+		for _, err := range squareFloat.Stream(b.Context(), p, func(yield func(float64) bool) {
+			for yield(1) {
+			}
+		}) {
+			if i++; err != nil || i == b.N {
+				break
+			}
+		}
+	})
+}
+
+func TestChooseMPI(t *testing.T) {
+	p, err := pools.Choose(pools.MPI(true), pools.Workers(3))
+	if !errors.Is(err, pools.ErrUnavailable) || p != nil { // no launcher has started this test, whatever it was built with
+		t.Fatal(p, err)
+	}
+	if p, err := pools.Choose(pools.MPI(false)); err != nil || p.Size() != 0 {
+		t.Fatal(p, err)
+	}
+}

@@ -44,13 +44,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 
     def find(family: str) -> Path:
         if family not in made:
-            folder = tmp_path_factory.mktemp(family)
+            # The same in each run: flags are part of what Go's build cache goes by.
+            link = mpirun.CACHE / f"link-{family}"
+            link.mkdir(parents=True, exist_ok=True)
             libraries = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH") or "")
             if family == "mpich":
-                (folder / "libmpi.so").write_text("INPUT(-lmpich)\n")  # Debian's has another name; this is a linker script
+                (link / "libmpi.so").write_text("INPUT(-lmpich)\n")  # Debian's has another name; this is a linker script
             made[family] = build(
-                "fourpools", folder / "fourpools", "-tags", "mpi",
-                CGO_ENABLED="1", CGO_CFLAGS=f"-O2 -I{shlex.quote(headers(family))}", CGO_LDFLAGS=f"-L{folder} -L{libraries}",
+                "fourpools", tmp_path_factory.mktemp(family) / "fourpools", "-tags", "mpi",
+                CGO_ENABLED="1", CGO_CFLAGS=f"-O2 -I{shlex.quote(headers(family))}",
+                CGO_LDFLAGS=f"-L{shlex.quote(str(link))} -L{libraries}",
             )  # fmt: skip
         return made[family]
 
