@@ -10,6 +10,7 @@ import (
 	"log"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -54,6 +55,8 @@ var (
 			return 0, ctx.Err()
 		case "sleep":
 			time.Sleep(time.Hour)
+		case "goexit":
+			runtime.Goexit()
 		}
 		return os.Getpid(), nil
 	})
@@ -163,6 +166,12 @@ func check(kind string, p pools.Pool) {
 	must(kind, nil, errors.Is(err, context.DeadlineExceeded), err)
 	_, err = act.Map(ctx, p, []string{"", "wait", ""}, pools.TaskTimeout(50*time.Millisecond))
 	must(kind, nil, errors.Is(err, pools.ErrTaskTimeout), err)
+	if kind == "processes" || strings.HasPrefix(kind, "mpi") { // elsewhere the task is waited for
+		_, err = act.Map(ctx, p, []string{"", "sleep", ""}, pools.TaskTimeout(50*time.Millisecond))
+		must(kind, nil, errors.Is(err, pools.ErrTaskTimeout), err)
+		_, err = act.Map(ctx, p, []string{"", "goexit", ""}, pools.ContinueOnError())
+		must(kind, nil, err != nil && strings.Contains(err.Error(), "Goexit"), err)
+	}
 	pids, err := act.Map(ctx, p, make([]string, 4))
 	must(kind, err, !slices.Contains(pids, 0), pids)
 }
