@@ -39,7 +39,7 @@ PORT_NAMES = {
 WIRE_NAMES = {
     "Version": "ABI", "HeaderSize": "FRAME_SIZE", "EntrySize": None, "Tasks": "TYPE_TASKS", "Results": "TYPE_RESULTS", "Blob": "TYPE_BLOB",
     "PickleList": "PICKLE", "Range": "RANGE", "ArrayRows": "ROWS", "Slab": "SLAB", "Floats": "FLOATS", "NumpyFloats": "NP_FLOATS",
-    "ErrorRecord": "ERROR", "MsgpackList": None, "Raw": None, "Ints": "INTS", "lastKind": None,
+    "ErrorRecord": "ERROR", "MsgpackList": "MSGPACK", "Raw": None, "Ints": "INTS", "lastKind": None,
 }  # fmt: skip
 RECORD_NAMES = {
     "RecordSize": None, "PageSize": None, "workerBits": None, "MaxWorker": None, "Hello": "HELLO", "Retired": "RETIRED",
@@ -48,6 +48,7 @@ RECORD_NAMES = {
 # What only the two Python sides agree on: flags of frames that the engine hands through, sizes derived from others.
 PYTHON_ONLY = {
     "PAGE_SHIFT", "UNPACK_STAR", "UNPACK_APPLY", "KEEP_GOING", "SOME_UNSENT", "STATELESS", "TIMED", "HAS_ERRORS", "SLOT_DATA", "EXTERNAL",
+    "PLAIN",
 }  # fmt: skip
 # What a caller in C needs and Python does not, by Go name.
 HEADER_ONLY = {"SWG_MAX_EVENTS": "MaxEvents", "SWG_MAX_OFFERS": "MaxOffers"}
