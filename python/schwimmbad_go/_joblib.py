@@ -155,6 +155,11 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
 
     # ---- work ----------------------------------------------------------------------------------------------
 
+    def start_call(self) -> None:
+        """A call of the Parallel object begins."""
+        if self._session is not None:
+            self._session.begin()
+
     def compute_batch_size(self) -> int:
         """How many calls the next batch should have."""
         return self._open().batch_size()

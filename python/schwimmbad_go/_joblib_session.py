@@ -161,11 +161,7 @@ class Session:
         self.limit = n_jobs if n_jobs < workers else 2 * n_jobs
         self.n_jobs = n_jobs
         self.group = -next(_groups)
-        self.auto = False
-        self.size = 1
-        self.per_call = 0.0  # seconds, smoothed
-        self.counted = 0  # calls in the batch that was looked at last
-        self.submitted = 0
+        self.begin()
         self.under_way = 0
         self.waiting: deque[_Piece] = deque()
         self.functions: dict[Any, tuple[Batch, Encoded]] = {}
@@ -177,6 +173,17 @@ class Session:
             self.driver.start()
 
     # ---- joblib's side -------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Another call of a Parallel object begins: its tasks are others, and are counted from 0."""
+        self.auto = False
+        self.size = 1
+        self.per_call = 0.0  # seconds, smoothed
+        self.counted = 0  # calls in the batch that was looked at last
+        self.submitted = 0
+        if self.runner.blobs.shared:  # of the call before
+            with self.runner.lock:
+                self.runner.blobs.forget(self.group)
 
     def submit(self, items: list[Any], callback: Callable[[Any], Any] | None, single: bool = False) -> Result:
         """Take a batch."""
