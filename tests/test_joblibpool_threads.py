@@ -70,7 +70,8 @@ class TestNothingIsCopied:
         pool.map(functools.partial(_fail_on, 3), given, return_exceptions=True)
         del given
         gc.collect()
-        assert [ref() for ref in kept] == [None] * 10
+        # A thread lets go of a chunk just after it has answered.
+        assert leaks.poll(lambda: not any(ref() for ref in kept), 5.0) <= 5.0
 
     def test_of_a_call_that_was_given_up(self, pool: JoblibPool) -> None:
         given = [Task(n) for n in range(100)]
@@ -80,7 +81,7 @@ class TestNothingIsCopied:
         pool.map(abs, range(100))
         del given
         gc.collect()
-        assert not any(ref() for ref in kept)
+        assert leaks.poll(lambda: not any(ref() for ref in kept), 5.0) <= 5.0
 
 
 def _fail_on(bad: int, task: Task) -> int:

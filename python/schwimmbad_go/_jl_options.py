@@ -229,6 +229,9 @@ class Options:
         words = {**self.given, "backend": self.backend, **changes}
         if "return_as" not in inspect.signature(joblib.Parallel.__init__).parameters:  # joblib < 1.3
             words.pop("return_as", None)
+        if not self.foreign:  # joblib < 1.3 refuses them; here it only resolves
+            for name in _BACKEND:
+                words.pop(name, None)
         if words.get("verbose", 0) is None:
             del words["verbose"]
         if self.foreign and self.initializer is not None:  # for the backend, if it knows what that is

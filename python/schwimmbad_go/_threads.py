@@ -186,6 +186,7 @@ class ThreadStarter:
             try:
                 self.initializer.func(*self.initializer.args)
             except BaseException as error:  # the user's code; the caller raises it
+                _error.add_note(error, f"raised by the initializer in a thread of pid {os.getpid()}")
                 self.runner.start_error = error
                 channel.control(L.INIT_FAILED)
                 return False
@@ -340,9 +341,7 @@ class ThreadRunner(Runner):
         """Turn a negative code into its exception."""
         error = self.start_error
         if code == INIT and error is not None:
-            self.start_error = None
-            _error.add_note(error, f"raised by the initializer in a thread of pid {os.getpid()}")
-            raise error
+            raise error  # kept: the record of a second thread's failure may come with the next call
         super().raise_code(port, code)
 
     def _give_up(self, job: Job, error: BaseException) -> None:
