@@ -194,7 +194,7 @@ print([name for name in bad if name in sys.modules])
 
     def test_surface(self) -> None:
         assert set(schwimmbad_go.__all__) == {
-            "JoblibPool", "MPIPool", "MultiPool", "SerialPool", "__version__", "choose_pool",
+            "JoblibPool", "MPIPool", "MultiPool", "SerialPool", "__version__", "choose_pool", "register_joblib_backend",
         }  # fmt: skip
         names: dict[str, Any] = {}
         exec("from schwimmbad_go import *", names)
