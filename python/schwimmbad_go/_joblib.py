@@ -157,6 +157,11 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def start_call(self) -> None:
         """A call of the Parallel object begins."""
+        # joblib (1.2 to 1.6) leaves batches of a call that failed in its queue, and the next call of the same object would run them and
+        # return their results among its own.
+        left = getattr(self.parallel, "_ready_batches", None)
+        while left is not None and not left.empty():
+            left.get_nowait()
         if self._session is not None:
             self._session.begin()
 
