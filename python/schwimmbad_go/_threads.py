@@ -31,6 +31,9 @@ from ._runner import Runner, join_later
 from ._start import Initializer
 
 
+_MOMENT: Final = 1.0  # s
+
+
 class _Failed:
     """Stands for a failed task's result."""
 
@@ -407,10 +410,9 @@ class ThreadRunner(Runner):
 
     def leave(self) -> None:
         """After `terminate`: wait for threads that run no task, leave the others to themselves."""
-        if self.busy():
-            join_later(self)
-        else:
-            self.join()
+        thread = join_later(self)
+        if thread is not None and not self.busy():
+            thread.join(_MOMENT)  # one may just have begun a task that nobody has seen yet
 
 
 _NONE: Final = Function(b"", [], 0, 0)
