@@ -30,7 +30,6 @@ from ._results import AsyncResult
 from ._runner import Runner, join_later
 from ._start import Initializer
 
-
 _MOMENT: Final = 1.0  # s
 
 

@@ -341,12 +341,12 @@ class JoblibPool(BasePool):
         if runner.freed:
             return
         runner.close()
-        if not runner.busy():
-            runner.join()
-            return
+        busy = runner.busy()
         thread = join_later(runner)
+        if thread is not None and not busy:
+            thread.join(5.0)  # workers that are idle leave at once
         self._leaving = [entry for entry in self._leaving if entry[0].is_alive()]
-        if thread is not None and not runner.stuck:
+        if thread is not None and thread.is_alive() and not runner.stuck:
             self._leaving.append((thread, runner))
 
     def close(self) -> None:
