@@ -90,6 +90,11 @@ func (c *Crew) staff(j *job) {
 	if c.free == 0 || j.over {
 		return
 	}
+	if j.feeds && len(j.running) == 0 && c.waiting(j) == 0 {
+		// Nobody is left who would look for the next task, as a worker whose task ended its goroutine did not: the source must
+		// call. Said before looking again, as in offerDrawn.
+		j.hungry.Store(true)
+	}
 	n := c.wanted(j)
 	if len(j.running) == 0 && c.waiting(j) > 0 {
 		if c.mayRun(j) {

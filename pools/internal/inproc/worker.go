@@ -131,6 +131,7 @@ func (c *Crew) take(w *worker, j *job) bool {
 	}
 	c.sched.Submit(o.Chunk, o.Count, j.spec.Bytes*int64(o.Count), false)
 	w.job, w.chunk, w.first, w.count = j, o.Chunk, o.First, o.Count
+	w.state.Store(taskNone) // a task that ended its goroutine left it
 	w.at.reset(o.First, o.Count, c.step(j, o.Count))
 	w.index = len(j.running)
 	j.running = append(j.running, w)
