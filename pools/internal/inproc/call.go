@@ -218,6 +218,7 @@ func (c *Crew) end(ctx context.Context, j *job) {
 // abandon leaves the workers of a call behind.
 func (c *Crew) abandon(j *job) {
 	for len(j.running) > 0 {
+		c.sched.Done(j.running[0].chunk, dispatch.Outcome{}) // of a cancelled call: no more than taken off the books
 		c.strand(j.running[0])
 	}
 }

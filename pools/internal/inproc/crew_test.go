@@ -90,6 +90,27 @@ func audit(t *testing.T, c *Crew) {
 
 var errFake = errors.New("fake")
 
+// TestAChunkLeftBehindIsOffTheBooks cancels a call whose task does not heed it.
+func TestAChunkLeftBehindIsOffTheBooks(t *testing.T) {
+	c := New(2)
+	ctx, cancel := context.WithCancel(context.Background())
+	release := make(chan struct{})
+	f := &fake{do: func(context.Context, int64) error {
+		cancel()
+		<-release
+		return nil
+	}}
+	if err := c.Do(ctx, Spec{Work: f, Tasks: 1}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	audit(t, c)
+	close(release)
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+	audit(t, c)
+}
+
 // TestNothingIsLostOnTheWay makes calls that end in every way, several at once, and counts what the crew has afterwards.
 func TestNothingIsLostOnTheWay(t *testing.T) {
 	for _, size := range []int{1, 2, 5} {
