@@ -92,6 +92,11 @@ class PoolKind:
             KEPT.pop(self.name).join()
 
     @property
+    def workers(self) -> int:
+        """How many workers the standing pool has: two, or the caller alone."""
+        return 2 if self.has("size") or self.has("tells size") else 1
+
+    @property
     def in_order(self) -> dict[str, str]:
         """The option of map that makes callbacks come in input order, where that is not the default."""
         return {} if self.has("input order") else {"callback_order": "input"}
@@ -181,6 +186,7 @@ BESIDE_MPI = "its workers were started before the tests were"
 _RANKS = {
     "side by side": "one pool at a time works on the same ranks",
     "size": "its size is that of the job",
+    "plain count": "its size is that of the job",
     "handles": "has no _pool, as in schwimmbad",
     "state": "has no _state, as in schwimmbad",
     "input order": "makes callbacks as results arrive, as in schwimmbad",

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from . import pool as pool
     from . import serial as serial
     from . import utils as utils
-    from ._joblib import register_joblib_backend
     from .jl import JoblibPool
     from .mpi import MPIPool
     from .multiprocessing import MultiPool
@@ -55,8 +54,6 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(f".{_POOLS[name]}", __name__), name)
         globals()[name] = value  # next time without this detour
         return value
-    if name == "register_joblib_backend":
-        return importlib.import_module("._joblib", __name__).register_joblib_backend
     if name in _SUBMODULES:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -110,3 +107,21 @@ def choose_pool(
     from .serial import SerialPool
 
     return SerialPool(**kwargs)
+
+
+def register_joblib_backend(make_default: bool = False) -> None:
+    """Make ``"schwimmbad"`` a backend of joblib's in this process: ``joblib.parallel_config(backend="schwimmbad")``.
+
+    Parameters
+    ----------
+    make_default : bool
+        `joblib.Parallel`, and with it scikit-learn, uses it where nothing else is said.
+
+    Raises
+    ------
+    ImportError
+        joblib is not installed.
+    """
+    from ._joblib import register  # imports joblib
+
+    register(make_default)

@@ -267,19 +267,8 @@ def _own_options(options: dict[str, Any]) -> tuple[Any, float | None]:
     return pool, None if idle is None else float(idle)
 
 
-def register_joblib_backend(make_default: bool = False) -> None:
-    """Make ``"schwimmbad"`` a backend of joblib's in this process.
-
-    Parameters
-    ----------
-    make_default : bool
-        `joblib.Parallel`, and with it scikit-learn, uses it where nothing else is said.
-
-    Raises
-    ------
-    ImportError
-        joblib is not installed.
-    """
+def register(make_default: bool) -> None:
+    """See `schwimmbad_go.register_joblib_backend`."""
     register_parallel_backend(NAME, SchwimmbadBackend, make_default=make_default)
 
 

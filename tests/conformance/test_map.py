@@ -191,8 +191,8 @@ class TestCallback:
 class TestBatchedMap:
     def test_labels_and_data(self, pool: Any, kind: PoolKind) -> None:
         batches = list(pool.batched_map(tasks.identity, list("abcde")))
-        assert len(batches) == (2 if kind.has("size") else 1)
-        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.has("size") else [((0, 5), list("abcde"))]
+        assert len(batches) == kind.workers
+        expected = [((0, 3), ["a", "b", "c"]), ((3, 5), ["d", "e"])] if kind.workers == 2 else [((0, 5), list("abcde"))]
         assert batches == expected
 
     def test_more_workers_than_tasks(self, fresh: Any, kind: PoolKind) -> None:

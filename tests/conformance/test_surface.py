@@ -44,7 +44,7 @@ def test_master_side_attributes(pool: Any, kind: PoolKind) -> None:
     assert type(pool).enabled() is True
     assert pool.size == (2 if kind.has("tells size") else 0)
     assert type(pool._processes) is int
-    assert pool._processes == (2 if kind.has("size") else 1)
+    assert pool._processes == kind.workers
 
 
 @pytest.mark.parametrize("n", [1, 2, 5])
