@@ -5,6 +5,7 @@ from __future__ import annotations
 import faulthandler
 import gc
 import os
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -52,7 +53,10 @@ def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the true stderr: pytest's capture is not yet in its way here."""
+    """Keep the true stderr: pytest's capture is not yet in its way here. And let Ctrl-C be what it is: in the background of a shell
+    without job control it is ignored, and every process that is started here would inherit that."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_stderr] = os.dup(2)
 
 
