@@ -66,6 +66,8 @@ class Call:
         Only for streams of pools that run ahead: ``time.monotonic()`` value, changed by the consumer between
         two steps of the stream. A step that finds nothing to deliver by then yields an empty list; the stream
         stays valid.
+    consumer : weak reference or None
+        The `ResultIterator` that takes what the stream yields.
     function : Encoded or None
         `func`, pickled before: a caller with many calls of one function pickles it once.
     encoder : Encoder or None
@@ -88,6 +90,7 @@ class Call:
     lazy: bool = False
     failed: set[int] | None = None
     deadline: float | None = None
+    consumer: Any = None
     function: Encoded | None = None
     encoder: Encoder | None = None
     group: int = 0

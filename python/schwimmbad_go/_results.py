@@ -9,9 +9,11 @@ import math
 import sys
 import threading
 import time
+import types
+import weakref
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, cast
 
 from ._call import Call
 from .error import pool_timeout
@@ -194,6 +196,8 @@ class ResultIterator(Iterator[R]):
         # executing" error from the stream rather than a deadlock.
         self._lock = threading.RLock()
         self._ended = False
+        self._error: BaseException | None = None  # what ended the stream while others drew from it
+        call.consumer = weakref.ref(self)
         if runs_ahead:
             self._step(0.0)
 
@@ -229,7 +233,8 @@ class ResultIterator(Iterator[R]):
             give_up = None if timeout is None or not self._runs_ahead else time.monotonic() + timeout
             while not self._ready:
                 if self._ended:
-                    raise StopIteration
+                    error, self._error = self._error, None
+                    raise error or StopIteration
                 if not self._step(give_up) and give_up is not None and time.monotonic() >= give_up:
                     raise pool_timeout(f"no result within {timeout} s; the work goes on")
             index, value = self._ready.popleft()
@@ -254,6 +259,20 @@ class ResultIterator(Iterator[R]):
             raise
         self._ready.extend(enumerate(values, first))
         return bool(values)
+
+    def finish(self) -> None:
+        """Take in all results that are to come, for a consumer who may come later: the pool is closed, and somebody waits for its end.
+        What a task or the source of tasks raises is for the consumer; Ctrl-C is raised here as well."""
+        while not self._ended:
+            with self._lock:  # let go after each step: a consumer who is there goes on meanwhile
+                if self._ended or cast("types.GeneratorType[Any, Any, Any]", self._stream).gi_running:
+                    return
+                try:
+                    self._step(None)
+                except BaseException as error:
+                    self._error = error
+                    if not isinstance(error, Exception):
+                        raise
 
     def close(self) -> None:
         """End the iteration and cut off outstanding work. Repeatable."""

@@ -82,6 +82,7 @@ class Runner:
         self.pump: Pump | None = None
         self.keys: dict[Any, int] = {}
         self.plain: dict[int, tuple[Any, Function, int]] = {}  # functions that are plain references, by id
+        self.streams: dict[int, Call] = {}  # under way, each driven by whoever takes its results
         self.sends_in_place = False
         self.limbo: list[Any] = []  # buffers of jobs that were given up, which MPI may still read
         self.engine = self._make_engine(method, initializer, max_tasks)
@@ -321,6 +322,7 @@ class Runner:
             if job.source.n == 0:
                 return
             job.begin()
+            self.streams[job.id] = call
             yield from job.stream()
             job.port.settled = True
         except BaseException as error:
@@ -328,6 +330,7 @@ class Runner:
             raise
         finally:
             self.ports.append(job.port)  # first and in one step, see `acquire`
+            self.streams.pop(job.id, None)
             self._close(job)
 
     def broadcast(self, call: Call) -> list[Any]:
@@ -397,7 +400,9 @@ class Runner:
                 return
             self.joiners += 1  # the engine stays until the last of us is out
         try:
+            self._finish_streams()
             while engine.check(engine.lib.swg_join(engine.handle, 100)) != 0:
+                self._finish_streams()  # one that was being created then
                 if deadline is not None and self.overdue(deadline):
                     break
                 with self.lock:
@@ -412,6 +417,13 @@ class Runner:
             pump.join()
         self.dead = self.joined = True
         self.free_if_unused()
+
+    def _finish_streams(self) -> None:
+        """Take in the results of iterators that nobody uses up: as long as their tasks are not done, the workers stay."""
+        for call in () if self.cut else list(self.streams.values()):
+            consumer = call.consumer and call.consumer()
+            if consumer is not None:
+                consumer.finish()
 
     def _close_starter(self) -> None:
         starter = getattr(self, "starter", None)

@@ -14,7 +14,7 @@ from . import _jl_options, _jl_worker
 from ._call import APPLY, MISSING, PLAIN, Call, checked_call, checked_order, sort_third_and_fourth
 from ._jl_options import FOREIGN, PROCESSES, SEQUENTIAL, THREADS, Options, Plan
 from ._jl_progress import Progress
-from ._results import AsyncResult
+from ._results import AsyncResult, ResultIterator
 from ._runner import Runner, join_later, shut_down
 from ._start import Initializer
 from ._statistics import Statistics, statistics
@@ -431,32 +431,17 @@ def _generator(
     stream: Generator[tuple[int, list[Any]], None, None], call: Call, runs_ahead: bool
 ) -> Generator[Any, None, None]:
     """The results in a generator whose work begins now; an error is raised when it is asked for the next result."""
-    values = _unpacked(stream, call, runs_ahead)
-    next(values)
-    return values
+    try:
+        return _values(ResultIterator(stream, call, runs_ahead))
+    except Exception as error:
+        return _failed(error)
 
 
-def _unpacked(
-    stream: Generator[tuple[int, list[Any]], None, None], call: Call, runs_ahead: bool
-) -> Generator[Any, None, None]:
-    with contextlib.closing(stream):
-        ready: list[Any] = []
-        error: BaseException | None = None
-        if runs_ahead:
-            call.deadline = 0.0  # it has passed: start, and come back
-            try:
-                ready = next(stream, (0, []))[1]
-            except Exception as raised:
-                error = raised
-            call.deadline = None
-        yield None  # to `_generator`: it runs
-        while ready:
-            yield ready.pop(0)
-        if error is not None:
-            raise error
-        for _, found in stream:
-            found.reverse()
-            while found:
-                yield found.pop()
+def _values(results: ResultIterator[Any]) -> Generator[Any, None, None]:
+    with contextlib.closing(results):
+        yield from results
 
 
+def _failed(error: Exception) -> Generator[Any, None, None]:
+    raise error
+    yield

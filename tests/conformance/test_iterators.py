@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -222,3 +222,47 @@ class TestErrors:
         with pytest.raises(LookupError, match="no more tasks"):
             list(getattr(pool, method)(tasks.square, source()))
         assert list(pool.map(tasks.square, [3])) == [9]
+
+
+@pytest.mark.parametrize("method", ["imap", "imap_unordered"])
+class TestEndOfThePool:
+    """An iterator that nobody has used up, and a pool that is closed and joined: all tasks run, and no result is lost."""
+
+    def test_results_are_there_afterwards(self, fresh: Callable[..., Any], method: str) -> None:
+        pool = fresh()
+        results = getattr(pool, method)(tasks.square, (n for n in range(3000)))
+        first = next(results)
+        untouched = getattr(pool, method)(tasks.square, range(30))
+        pool.close()
+        pool.join()
+        assert sorted([first, *results]) == [n * n for n in range(3000)]
+        assert sorted(untouched) == [n * n for n in range(30)]
+
+    def test_so_are_errors(self, fresh: Callable[..., Any], method: str) -> None:
+        def source() -> Iterator[int]:
+            yield from range(1000)
+            raise LookupError("no more tasks")
+
+        pool = fresh()
+        results = getattr(pool, method)(tasks.boom, range(3))
+        broken = getattr(pool, method)(tasks.square, source())
+        pool.close()
+        pool.join()
+        for _ in range(3):
+            with pytest.raises(Exception, match="boom"):
+                next(results)
+        with pytest.raises(StopIteration):
+            next(results)
+        with pytest.raises(LookupError, match="no more tasks"):
+            list(broken)
+        assert list(broken) == []
+
+    def test_within_the_loop_over_it(self, fresh: Callable[..., Any], method: str) -> None:
+        pool = fresh()
+        found = []
+        for result in getattr(pool, method)(tasks.square, range(200)):
+            if not found:
+                pool.close()
+                pool.join()
+            found.append(result)
+        assert sorted(found) == [n * n for n in range(200)]

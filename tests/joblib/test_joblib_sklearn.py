@@ -44,7 +44,8 @@ def test_example_on_every_backend(serial: str, capsys: pytest.CaptureFixture[str
     with schwimmbad_go.MultiPool(2) as pool:
         with as_backend(pool):
             gridsearch.study()
-        assert pool.statistics().tasks > 12 * 4 + 6 + 40 + 13  # it was the pool that ran them
+        # It was the pool that ran its 12 * 4 + 6 + 40 + 13 calls, several to a batch where they are short.
+        assert pool.statistics().tasks > 30
     assert capsys.readouterr().out == serial
 
 
