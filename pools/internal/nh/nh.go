@@ -22,6 +22,10 @@ const Block = 4096
 // A Sum is the digest of one block.
 type Sum struct{ hi, lo uint64 }
 
+// How many blocks ahead memory is asked for. Data that are in no cache then take 0.58 ms for 10 MB on two cores instead of 0.76, in the
+// third-level cache 0.36 instead of 0.29: the loop alone has too few loads under way.
+const ahead = 1
+
 const stride = 8 // words per turn of the loop, in two chains of additions
 
 var key = sync.OnceValue(func() *[Block / 8]uint64 {
@@ -46,6 +50,9 @@ func Fill(sums []Sum, b []byte) {
 func Match(sums []Sum, b []byte) bool {
 	k := key()
 	for i := range sums {
+		if i+ahead < len(sums) {
+			prefetch((*[Block]byte)(b[(i+ahead)*Block:]))
+		}
 		if sum(k, (*[Block]byte)(b[i*Block:])) != sums[i] {
 			return false
 		}

@@ -1,0 +1,20 @@
+#include "textflag.h"
+
+// func prefetch(b *[Block]byte)
+TEXT ·prefetch(SB), NOSPLIT, $0-8
+	MOVQ b+0(FP), AX
+	MOVQ $8, CX
+
+next:
+	PREFETCHT1 (AX)
+	PREFETCHT1 64(AX)
+	PREFETCHT1 128(AX)
+	PREFETCHT1 192(AX)
+	PREFETCHT1 256(AX)
+	PREFETCHT1 320(AX)
+	PREFETCHT1 384(AX)
+	PREFETCHT1 448(AX)
+	ADDQ $512, AX
+	DECQ CX
+	JNZ  next
+	RET
