@@ -269,7 +269,7 @@ class ResultIterator(Iterator[R]):
                     return
                 try:
                     self._step(None)
-                except BaseException as error:
+                except BaseException as error:  # of the tasks or their source: the consumer gets it in its turn
                     self._error = error
                     if not isinstance(error, Exception):
                         raise

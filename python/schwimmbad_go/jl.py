@@ -433,7 +433,7 @@ def _generator(
     """The results in a generator whose work begins now; an error is raised when it is asked for the next result."""
     try:
         return _values(ResultIterator(stream, call, runs_ahead))
-    except Exception as error:
+    except Exception as error:  # told where joblib's generators tell theirs
         return _failed(error)
 
 
