@@ -56,7 +56,7 @@ def _module_of(source: str) -> types.ModuleType:
         sys.modules[name] = module
         try:
             exec(code, vars(module))
-        except BaseException:
+        except BaseException:  # the user's code, Ctrl-C in it too; raised on: a half-made module must not be found later
             del sys.modules[name]
             raise
     return module

@@ -144,7 +144,7 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
             self._options = options
             self._n_jobs = count
             self.supports_retrieve_callback = not parallel_is_ordered(parallel)
-        except BaseException:
+        except BaseException:  # raised on, Ctrl-C too: joblib asks a backend that has a `parallel` to end it
             self.parallel = None
             raise
         return count

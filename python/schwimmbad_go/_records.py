@@ -106,7 +106,7 @@ def _file(name: str) -> Any:
     sys.modules[path.stem] = module  # so that its classes can be pickled
     try:
         spec.loader.exec_module(module)
-    except BaseException:
+    except BaseException:  # the user's code, Ctrl-C in it too; raised on: a half-made module must not be found later
         del sys.modules[path.stem]
         raise
     return module

@@ -57,7 +57,7 @@ class Lines:
                 reply = connection.recv(REPLY)
         except OSError:
             reply = b""
-        except BaseException:
+        except BaseException:  # a signal handler's, raised on: the answer must not meet the next request on this connection
             if not reply:
                 self._settle(connection, wake)
             connection.close()

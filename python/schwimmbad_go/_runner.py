@@ -150,7 +150,7 @@ class Runner:
                 port.renew()
             port.settled = False
             return port
-        except BaseException:
+        except BaseException:  # a signal handler's too; raised on: a lost port would keep the pool from being freed
             if port is not None:
                 self.release(port)
             raise

@@ -4,29 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 	"math/big"
 	"reflect"
 	"slices"
 
 	"github.com/vmihailenco/msgpack/v5"
 )
-
-// decoder reads values from a payload. Nothing that it makes refers to the payload's memory, which is reused.
-type decoder struct {
-	b       []byte
-	buffers [][]byte // beside the payload
-	depth   int
-}
-
-// token is the head of a msgpack value.
-type token struct {
-	what byte
-	num  number // tokNumber
-	data []byte // tokString, tokBytes, tokExt: the content
-	n    int    // tokList, tokMap: items that follow
-	code int8   // tokExt
-}
 
 const (
 	tokNil = iota
@@ -38,120 +21,10 @@ const (
 	tokExt
 )
 
-// next reads the head of the next value; what a string or an extension contains is read as well.
-func (d *decoder) next() (t token, err error) {
-	if len(d.b) == 0 {
-		return t, errTruncated
-	}
-	c := d.b[0]
-	d.b = d.b[1:]
-	switch {
-	case c < 0x80:
-		return token{what: tokNumber, num: number{i: int64(c)}}, nil
-	case c < 0x90:
-		return d.list(tokMap, uint64(c&15))
-	case c < 0xa0:
-		return d.list(tokList, uint64(c&15))
-	case c < 0xc0:
-		return d.data(tokString, uint64(c&31), 0)
-	case c >= 0xe0:
-		return token{what: tokNumber, num: number{i: int64(int8(c))}}, nil
-	}
-	switch c {
-	case 0xc0:
-		return token{}, nil
-	case 0xc2, 0xc3:
-		return token{what: tokNumber, num: number{what: isBool, i: int64(c & 1)}}, nil
-	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8: // extensions of 1, 2, 4, 8, 16 bytes
-		return d.data(tokExt, 1<<(c-0xd4), 1)
-	}
-	width := int(widths[c])
-	if width == 0 {
-		return t, fmt.Errorf("the byte %#x begins no msgpack value", c)
-	}
-	if len(d.b) < width {
-		return t, errTruncated
-	}
-	var u uint64
-	for _, x := range d.b[:width] {
-		u = u<<8 | uint64(x)
-	}
-	d.b = d.b[width:]
-	switch c {
-	case 0xc4, 0xc5, 0xc6:
-		return d.data(tokBytes, u, 0)
-	case 0xc7, 0xc8, 0xc9:
-		return d.data(tokExt, u, 1)
-	case 0xca:
-		return token{what: tokNumber, num: number{what: isFloat, f: float64(math.Float32frombits(uint32(u)))}}, nil
-	case 0xcb:
-		return token{what: tokNumber, num: number{what: isFloat, f: math.Float64frombits(u)}}, nil
-	case 0xd9, 0xda, 0xdb:
-		return d.data(tokString, u, 0)
-	case 0xdc, 0xdd:
-		return d.list(tokList, u)
-	case 0xde, 0xdf:
-		return d.list(tokMap, u)
-	case 0xd0, 0xd1, 0xd2, 0xd3: // signed
-		shift := 64 - 8*width
-		return token{what: tokNumber, num: number{i: int64(u<<shift) >> shift}}, nil
-	}
-	return token{what: tokNumber, num: unsigned(u)}, nil
-}
-
 // widths of the numbers behind a first byte.
 var widths = [256]int8{
 	0xc4: 1, 0xc5: 2, 0xc6: 4, 0xc7: 1, 0xc8: 2, 0xc9: 4, 0xca: 4, 0xcb: 8, 0xcc: 1, 0xcd: 2, 0xce: 4, 0xcf: 8,
 	0xd0: 1, 0xd1: 2, 0xd2: 4, 0xd3: 8, 0xd9: 1, 0xda: 2, 0xdb: 4, 0xdc: 2, 0xdd: 4, 0xde: 2, 0xdf: 4,
-}
-
-// list checks that so many items can follow: each takes a byte at least, so no count makes us reserve memory that is not there.
-func (d *decoder) list(what byte, n uint64) (token, error) {
-	if n > uint64(len(d.b)) {
-		return token{}, errTruncated
-	}
-	return token{what: what, n: int(n)}, nil
-}
-
-func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
-	if n > uint64(len(d.b)) || int(n)+head > len(d.b) {
-		return t, errTruncated
-	}
-	t = token{what: what, data: d.b[head : head+int(n)]}
-	if head > 0 {
-		t.code = int8(d.b[0])
-	}
-	d.b = d.b[head+int(n):]
-	return t, nil
-}
-
-// skip passes over one value and returns its bytes.
-func (d *decoder) skip() ([]byte, error) {
-	start := d.b
-	err := d.pass()
-	return start[:len(start)-len(d.b)], err
-}
-
-func (d *decoder) pass() error {
-	for left := 1; left > 0; left-- {
-		t, err := d.next()
-		if err != nil {
-			return err
-		}
-		if left += t.n; t.what == tokMap {
-			left += t.n
-		}
-	}
-	return nil
-}
-
-func (d *decoder) nested(f func() error) error {
-	if d.depth++; d.depth > maxDepth {
-		return fmt.Errorf("values are nested more than %d deep", maxDepth)
-	}
-	err := f()
-	d.depth--
-	return err
 }
 
 func (d *decoder) value(v reflect.Value) error { return planOf(v.Type()).dec(d, v) }
@@ -179,20 +52,6 @@ func (d *decoder) parseArray(t token) (a rawArray, err error) {
 		return a, fmt.Errorf("extension %d is no array", t.code)
 	}
 	return a, a.check()
-}
-
-func isArrayExt(t token) bool { return t.what == tokExt && (t.code == extArray || t.code == extBeside) }
-
-func mismatch(t token, v reflect.Value) error {
-	what := [...]string{"nil", "the number " + t.num.String(), fmt.Sprintf("the string %.40q", t.data), fmt.Sprintf("%d bytes", len(t.data)),
-		fmt.Sprintf("a list of %d", t.n), fmt.Sprintf("a map of %d", t.n), "extension " + fmt.Sprint(t.code)}[t.what]
-	if isArrayExt(t) {
-		what = "an array"
-		if a, err := (&decoder{buffers: [][]byte{nil}}).parseArray(t); err == nil || a.dtype != "" {
-			what = fmt.Sprintf("an array of shape %v and type %s", a.shape, a.dtype)
-		}
-	}
-	return fmt.Errorf("%s does not fit into %s", what, v.Type())
 }
 
 func makeDec(t reflect.Type) func(*decoder, reflect.Value) error {
@@ -536,140 +395,4 @@ func (d *decoder) byName(fs *fields, v reflect.Value, n int) error {
 		}
 	}
 	return nil
-}
-
-// decAny chooses the type: bool, int64 (uint64 beyond its range), float64, complex128, string, []byte, []any, map[string]any (map[any]any
-// where a key is no string), time.Time, *big.Int; arrays become slices of their type ([]float64), with more dimensions Array[float64].
-func decAny(d *decoder, v reflect.Value) error {
-	x, err := d.any()
-	if err != nil {
-		return err
-	}
-	if x == nil {
-		v.SetZero()
-	} else {
-		v.Set(reflect.ValueOf(x))
-	}
-	return nil
-}
-
-func (d *decoder) any() (x any, err error) {
-	whole := d.b
-	t, err := d.next()
-	if err != nil {
-		return nil, err
-	}
-	switch t.what {
-	case tokNumber:
-		return t.num.value(), nil
-	case tokString:
-		return string(t.data), nil
-	case tokBytes:
-		return slices.Clone(t.data), nil
-	case tokList:
-		list := reflect.New(reflect.TypeFor[[]any]()).Elem()
-		err = d.items(list, t.n)
-		return list.Interface(), err
-	case tokMap:
-		err = d.nested(func() error { x, err = d.anyMap(t.n); return err })
-		return x, err
-	case tokExt:
-		return d.anyExt(t, whole)
-	}
-	return nil, nil
-}
-
-func (d *decoder) anyMap(n int) (any, error) {
-	named, other := make(map[string]any), map[any]any(nil)
-	for range n {
-		k, err := d.any()
-		if err != nil {
-			return nil, err
-		}
-		if k != nil && !reflect.TypeOf(k).Comparable() {
-			return nil, fmt.Errorf("a key: %T cannot be one", k)
-		}
-		e, err := d.any()
-		if err != nil {
-			return nil, fmt.Errorf("[%v]: %w", k, err)
-		}
-		if s, ok := k.(string); ok && other == nil {
-			named[s] = e
-			continue
-		}
-		if other == nil {
-			other = make(map[any]any)
-			for s, e := range named {
-				other[s] = e
-			}
-		}
-		other[k] = e
-	}
-	if other != nil {
-		return other, nil
-	}
-	return named, nil
-}
-
-func (d *decoder) anyExt(t token, whole []byte) (any, error) {
-	switch t.code {
-	case extComplex:
-		if len(t.data) != 16 {
-			return nil, errTruncated
-		}
-		a := rawArray{dtype: "<c16", data: t.data}
-		return a.at(0).value(), nil
-	case extBig:
-		return bigInt(t.data), nil
-	case extArray, extBeside:
-		a, err := d.parseArray(t)
-		if err != nil {
-			return nil, err
-		}
-		return a.value()
-	}
-	var x any
-	err := msgpack.Unmarshal(whole[:len(whole)-len(d.b)], &x) // a time stamp
-	return x, err
-}
-
-// value is the array in the Go type nearest to its own.
-func (a *rawArray) value() (any, error) {
-	if len(a.shape) == 0 {
-		return a.at(0).value(), nil
-	}
-	s := reflect.MakeSlice(reflect.SliceOf(elements[a.dtype]), a.count(), a.count())
-	if err := a.fill(s); err != nil {
-		return nil, err
-	}
-	if len(a.shape) == 1 {
-		return s.Interface(), nil
-	}
-	switch data := s.Interface().(type) {
-	case []bool:
-		return Array[bool]{a.shape, data}, nil
-	case []int8:
-		return Array[int8]{a.shape, data}, nil
-	case []int16:
-		return Array[int16]{a.shape, data}, nil
-	case []int32:
-		return Array[int32]{a.shape, data}, nil
-	case []int64:
-		return Array[int64]{a.shape, data}, nil
-	case []uint8:
-		return Array[uint8]{a.shape, data}, nil
-	case []uint16:
-		return Array[uint16]{a.shape, data}, nil
-	case []uint32:
-		return Array[uint32]{a.shape, data}, nil
-	case []uint64:
-		return Array[uint64]{a.shape, data}, nil
-	case []float32:
-		return Array[float32]{a.shape, data}, nil
-	case []float64:
-		return Array[float64]{a.shape, data}, nil
-	case []complex64:
-		return Array[complex64]{a.shape, data}, nil
-	}
-	return Array[complex128]{a.shape, s.Interface().([]complex128)}, nil
 }

@@ -1,0 +1,147 @@
+package codec
+
+import (
+	"fmt"
+	"math"
+	"reflect"
+)
+
+// decoder reads values from a payload. Nothing that it makes refers to the payload's memory, which is reused.
+type decoder struct {
+	b       []byte
+	buffers [][]byte // beside the payload
+	depth   int
+}
+
+// token is the head of a msgpack value.
+type token struct {
+	what byte
+	num  number // tokNumber
+	data []byte // tokString, tokBytes, tokExt: the content
+	n    int    // tokList, tokMap: items that follow
+	code int8   // tokExt
+}
+
+// next reads the head of the next value; what a string or an extension contains is read as well.
+func (d *decoder) next() (t token, err error) {
+	if len(d.b) == 0 {
+		return t, errTruncated
+	}
+	c := d.b[0]
+	d.b = d.b[1:]
+	switch {
+	case c < 0x80:
+		return token{what: tokNumber, num: number{i: int64(c)}}, nil
+	case c < 0x90:
+		return d.list(tokMap, uint64(c&15))
+	case c < 0xa0:
+		return d.list(tokList, uint64(c&15))
+	case c < 0xc0:
+		return d.data(tokString, uint64(c&31), 0)
+	case c >= 0xe0:
+		return token{what: tokNumber, num: number{i: int64(int8(c))}}, nil
+	}
+	switch c {
+	case 0xc0:
+		return token{}, nil
+	case 0xc2, 0xc3:
+		return token{what: tokNumber, num: number{what: isBool, i: int64(c & 1)}}, nil
+	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8: // extensions of 1, 2, 4, 8, 16 bytes
+		return d.data(tokExt, 1<<(c-0xd4), 1)
+	}
+	width := int(widths[c])
+	if width == 0 {
+		return t, fmt.Errorf("the byte %#x begins no msgpack value", c)
+	}
+	if len(d.b) < width {
+		return t, errTruncated
+	}
+	var u uint64
+	for _, x := range d.b[:width] {
+		u = u<<8 | uint64(x)
+	}
+	d.b = d.b[width:]
+	switch c {
+	case 0xc4, 0xc5, 0xc6:
+		return d.data(tokBytes, u, 0)
+	case 0xc7, 0xc8, 0xc9:
+		return d.data(tokExt, u, 1)
+	case 0xca:
+		return token{what: tokNumber, num: number{what: isFloat, f: float64(math.Float32frombits(uint32(u)))}}, nil
+	case 0xcb:
+		return token{what: tokNumber, num: number{what: isFloat, f: math.Float64frombits(u)}}, nil
+	case 0xd9, 0xda, 0xdb:
+		return d.data(tokString, u, 0)
+	case 0xdc, 0xdd:
+		return d.list(tokList, u)
+	case 0xde, 0xdf:
+		return d.list(tokMap, u)
+	case 0xd0, 0xd1, 0xd2, 0xd3: // signed
+		shift := 64 - 8*width
+		return token{what: tokNumber, num: number{i: int64(u<<shift) >> shift}}, nil
+	}
+	return token{what: tokNumber, num: unsigned(u)}, nil
+}
+
+// list checks that so many items can follow: each takes a byte at least, so no count makes us reserve memory that is not there.
+func (d *decoder) list(what byte, n uint64) (token, error) {
+	if n > uint64(len(d.b)) {
+		return token{}, errTruncated
+	}
+	return token{what: what, n: int(n)}, nil
+}
+
+func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
+	if n > uint64(len(d.b)) || int(n)+head > len(d.b) {
+		return t, errTruncated
+	}
+	t = token{what: what, data: d.b[head : head+int(n)]}
+	if head > 0 {
+		t.code = int8(d.b[0])
+	}
+	d.b = d.b[head+int(n):]
+	return t, nil
+}
+
+// skip passes over one value and returns its bytes.
+func (d *decoder) skip() ([]byte, error) {
+	start := d.b
+	err := d.pass()
+	return start[:len(start)-len(d.b)], err
+}
+
+func (d *decoder) pass() error {
+	for left := 1; left > 0; left-- {
+		t, err := d.next()
+		if err != nil {
+			return err
+		}
+		if left += t.n; t.what == tokMap {
+			left += t.n
+		}
+	}
+	return nil
+}
+
+func (d *decoder) nested(f func() error) error {
+	if d.depth++; d.depth > maxDepth {
+		return fmt.Errorf("values are nested more than %d deep", maxDepth)
+	}
+	err := f()
+	d.depth--
+	return err
+}
+
+func isArrayExt(t token) bool { return t.what == tokExt && (t.code == extArray || t.code == extBeside) }
+
+func mismatch(t token, v reflect.Value) error {
+	what := [...]string{"nil", "the number " + t.num.String(), fmt.Sprintf("the string %.40q", t.data), fmt.Sprintf("%d bytes", len(t.data)),
+		fmt.Sprintf("a list of %d", t.n), fmt.Sprintf("a map of %d", t.n), "extension " + fmt.Sprint(t.code)}[t.what]
+	if isArrayExt(t) {
+		what = "an array"
+		if a, err := (&decoder{buffers: [][]byte{nil}}).parseArray(t); err == nil || a.dtype != "" {
+			what = fmt.Sprintf("an array of shape %v and type %s", a.shape, a.dtype)
+		}
+	}
+	return fmt.Errorf("%s does not fit into %s", what, v.Type())
+}
