@@ -68,15 +68,18 @@ func TestLazySourceIsBounded(t *testing.T) {
 		}
 		return squares(i)
 	}
+	const least, bound = 16, 64*2 + 64
+	started := time.Now()
 	for quiet := 0; quiet < 20 && r.err == nil; quiet++ {
 		was := highest
 		c.step(r, tasks, WaitAny|5<<8)
-		if highest > was {
+		// Silence counts only once the free worker has been seen at work: it may get its first time slice late.
+		if highest > was || highest < least && time.Since(started) < time.Minute {
 			quiet = 0
 		}
 	}
-	if bound := int64(64*2 + 64); highest > bound || highest < 16 {
-		t.Fatalf("%d tasks were drawn ahead of delivery, at most %d are meant", highest, bound)
+	if highest > bound || highest < least {
+		t.Fatalf("%d tasks were drawn ahead of delivery, from %d to %d are meant", highest, least, bound)
 	}
 	e.tr.Store(gate, 1)
 	e.Cancel(r.id, false)
