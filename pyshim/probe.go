@@ -35,7 +35,7 @@ try:
     said["Dir"] = os.path.dirname(os.path.abspath(schwimmbad_go.__file__))
     from schwimmbad_go import _engine
     _engine.library()
-    said["Library"] = str(_engine.library_path())
+    said["Library"] = str(_engine.origin())
 except Exception as error:
     said["Problem"] = "%s: %s" % (type(error).__name__, error)
 print("\n" + json.dumps(said))`

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from . import __version__, _alias
+from . import __version__, _alias, _program
 
 #: What the program does, in the words of its help.
 PROGRAM_COMMANDS = {
@@ -65,21 +65,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command == "version":
         print(__version__)
         return 0
-    if program_path().is_file() and not options.python_only:
+    if _program.path().is_file() and not options.python_only:
         return run_program(arguments)
     from . import _doctor
 
     return _doctor.report(_doctor.examine() + (_doctor.selftest() if options.selftest else []), options.json)
 
 
-def program_path() -> Path:
-    """Where the program lies, if this installation has it."""
-    return Path(__file__).with_name("_bin") / "schwimmbad-go"
-
-
 def run_program(arguments: Sequence[str]) -> int:
     """Put the program in this process's place, with this Python as the one that it uses; 1 if it is not there."""
-    program = program_path()
+    program = _program.path()
     if not program.is_file():
         print(
             f"schwimmbad-go {arguments[0]}: this installation has no {program}: wheels contain it, and 'go install "

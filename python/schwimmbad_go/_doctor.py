@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from . import __version__, _inherited, _launcher, _libmpi
+from ._engine import in_program
 from ._cpus import affinity_count, cgroup_limit, cpu_count
 
 __all__ = ["Finding", "examine", "report", "selftest"]
@@ -120,13 +121,14 @@ def _engine() -> Iterator[Finding]:
     if _inherited.fd is not None:
         yield Finding("engine", OK, "in the program schwimmbad-go, over a socket")
         return
-    code = "from schwimmbad_go import _engine; l = _engine.library(); print(l.swg_version().decode(), _engine.library_path())"
+    code = "from schwimmbad_go import _engine; l = _engine.library(); print(l.swg_version().decode(), _engine.origin())"
     done = _python(code)
     if done.returncode == 0:
         version, _, path = done.stdout.strip().partition(" ")
         same = version == __version__
         advice = "" if same else "the library is of another version than the package: reinstall schwimmbad-go"
-        yield Finding("engine", OK if same else NOTE, f"{version}, {path}", advice)
+        where = f"in a process of {path}: this installation has no library" if in_program() else path
+        yield Finding("engine", OK if same else NOTE, f"{version}, {where}", advice)
     else:
         yield Finding(
             "engine", BROKEN, _last_line(done),

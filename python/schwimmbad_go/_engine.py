@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from . import _inherited
+from . import _inherited, _program
 from . import _layout as L
 from . import error as _error
 
@@ -150,8 +150,20 @@ def library() -> Any:
         if isinstance(_library, _DeadLibrary):
             _library()  # raises
         if _library is None:
+            if _inherited.fd is None and in_program():
+                _inherited.own(_program.start_engine())
             _library = _load(library_path()) if _inherited.fd is None else _connect(_inherited.fd)
         return _library
+
+
+def origin() -> Path:
+    """Where the engine comes from: the library, or the program that hosts it."""
+    return _program.path() if in_program() else library_path()
+
+
+def in_program() -> bool:
+    """Whether this installation has its engine in the program ``schwimmbad-go`` alone."""
+    return not library_path().exists() and "SCHWIMMBAD_GO_LIBRARY" not in os.environ and os.access(_program.path(), os.X_OK)
 
 
 def mpi_library(family: str) -> Any:
@@ -168,10 +180,10 @@ def mpi_library(family: str) -> Any:
             path = library_path()
             path = path.with_name(f"{path.stem}_{family}{path.suffix}")
             if not path.exists():
-                if _inherited.fd is not None:
+                if _inherited.fd is not None or in_program():
                     raise _error.EngineError(
-                        "an engine over a socket (schwimmbad-go run) has no MPI: it runs in the process that loads its library. Use a "
-                        "Python into which schwimmbad-go is installed with pip, or MultiPool"
+                        "an engine over a socket has no MPI: it runs in the process that loads its library. Use a "
+                        "Python into which schwimmbad-go is installed with pip, not one on a musl system, or MultiPool"
                     )
                 raise _error.EngineError(
                     f"the engine was built without support for this MPI ({path} does not exist). Install its headers (mpi.h; "
@@ -186,8 +198,8 @@ def _connect(fd: int) -> Any:
     """The engine in the process that started this one."""
     if fd == _inherited.FORKED:
         raise _error.EngineError(
-            "this process was forked from one that schwimmbad-go run started, which alone can use the engine there. Make the pool in "
-            "that process; here a SerialPool always works"
+            "this process was forked from one whose engine is in another process, over a socket that is for that one alone. Make the pool "
+            "there; here a SerialPool always works"
         )
     from ._engine_fd import Library
 

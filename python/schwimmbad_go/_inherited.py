@@ -1,7 +1,8 @@
-"""The socket to an engine in another process, if this process was started with one: taken over when the package is imported.
+"""The socket to an engine in another process, if this process has one.
 
-``schwimmbad-go run`` starts Python with a socket on the descriptor that ``SCHWIMMBAD_GO_FD`` names. It is for this process
-alone: a child that kept it would keep the engine from noticing our end.
+``schwimmbad-go run`` starts Python with a socket on the descriptor that ``SCHWIMMBAD_GO_FD`` names, which is taken over when the package
+is imported; where there is no library, the first pool starts the engine. The socket is for this process alone: a child that kept it
+would keep the engine from noticing our end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ stale: str | None = None  # the variable's value, where it was another process's
 
 def claim() -> None:
     """Keep the descriptor and the variable from children."""
-    global fd, stale
+    global stale
     named = os.environ.pop(VARIABLE, None)
     if named is None:
         return
@@ -31,6 +32,12 @@ def claim() -> None:
     except (ValueError, OSError):  # a process between the engine's and this one passed the variable on, not the socket
         stale = named
         return
+    own(number)
+
+
+def own(number: int) -> None:
+    """Take a socket over."""
+    global fd
     fd = number
     os.register_at_fork(after_in_child=_forked)
 
