@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from . import __version__, _inherited, _launcher, _libmpi
-from ._engine import in_program
 from ._cpus import affinity_count, cgroup_limit, cpu_count
+from ._engine import in_program
 
 __all__ = ["Finding", "examine", "report", "selftest"]
 
