@@ -23,6 +23,7 @@ class Counts(NamedTuple):
     passed: int = 0
     failed: int = 0
     skipped: int = 0
+    again: int = 0  # of the passed: those that failed first, and passed when they ran alone
 
 
 Run = Callable[[TextIO], tuple[int, Counts]]  # where its output goes -> exit code, tests
@@ -135,6 +136,7 @@ class Lanes:
         line = (
             f"{stage.name:<20}{'ok' if code == 0 else f'FAILED (exit {code})':<18}{seconds:>7.1f} s"
             f"{counts.passed:>7} passed{counts.failed:>5} failed{counts.skipped:>5} skipped"
+            f"{f'{counts.again:>5} at the second try' if counts.again else ''}"
         )
         with self._lock:
             print(f"\n== {stage.name}, {seconds:.1f} s\n{output}", end="", flush=True)

@@ -72,3 +72,62 @@ def test_a_hang_is_ended_with_all_that_it_started(monkeypatch: pytest.MonkeyPatc
 def test_each_part_is_there(root: Path) -> None:
     """The run of the rest leaves the parts out by name: one that was renamed would be run twice, and no other."""
     assert [part for part in check.PARTS if not any((root / "tests" / part).glob("test_*.py"))] == []
+
+
+FLAKY = """
+import pathlib
+def test_fine(): pass
+def test_once():
+    here = pathlib.Path(__file__).with_name("seen")
+    seen = here.exists()
+    here.touch()
+    assert seen
+"""
+
+
+@pytest.mark.parametrize(("broken", "expected"), [(False, (0, Counts(2, 0, 0, 1))), (True, (1, Counts(1, 1)))])
+def test_failed_tests_run_once_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool, expected: tuple[int, Counts]
+) -> None:
+    """Only what failed, and it is named; what fails again has failed."""
+    (tmp_path / "test_flaky.py").write_text(FLAKY + ("    raise OSError\n" if broken else ""))
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    monkeypatch.setattr(check, "_second", [])
+    with (tmp_path / "out").open("w+") as out:
+        assert check.pytest("-c", str(tmp_path / "pytest.ini"), str(tmp_path))(out) == expected
+    assert [name.endswith("test_once") for name in check._second] == ([] if broken else [True])
+    assert "once more" in (tmp_path / "out").read_text()
+
+
+GO_FLAKY = """package flaky
+
+import ("os"; "testing")
+
+func TestFine(t *testing.T) {}
+
+func TestOnce(t *testing.T) {
+	_, err := os.Stat("seen")
+	os.WriteFile("seen", nil, 0o600)
+	if err != nil || BROKEN { t.Fatal("WORDS") }
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "words", "code", "counts"),
+    [
+        ("false", "once", 0, Counts(2, 0, 0, 1)),
+        ("true", "always", 1, Counts(1, 1)),
+        ("false", "WARNING: DATA RACE", 1, Counts(1, 1)),  # what the detector says is no accident
+    ],
+)
+def test_so_do_failed_go_tests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, words: str, code: int, counts: Counts
+) -> None:
+    (tmp_path / "go.mod").write_text("module example.org/flaky\ngo 1.26\n")
+    (tmp_path / "flaky_test.go").write_text(GO_FLAKY.replace("BROKEN", broken).replace("WORDS", words))
+    monkeypatch.setattr(lanes, "ROOT", tmp_path)
+    monkeypatch.setattr(check, "_second", [])
+    with (tmp_path / "out").open("w+") as out:
+        assert check.go_test()(out) == (code, counts), (tmp_path / "out").read_text()
+    assert check._second == ([] if code else ["example.org/flaky TestOnce"])
