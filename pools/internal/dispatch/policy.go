@@ -39,8 +39,8 @@ type plan struct {
 // startShort decides once per job whether it is so little work that waking a second worker would cost more.
 func (s *Scheduler) startShort(j *job) {
 	t := j.time
-	if t.ban > 0 {
-		t.ban--
+	if t.short.ban > 0 {
+		t.short.ban--
 		return
 	}
 	if !t.known || j.spec.Chunk > 0 || j.tasks <= 0 {
@@ -55,7 +55,9 @@ func (s *Scheduler) startShort(j *job) {
 func (s *Scheduler) checkShort(j *job, elapsed int64) {
 	j.short = false
 	if float64(elapsed) > shortWrong*j.predicted && elapsed > int64(s.cfg.FanOut) {
-		j.time.ban = shortBan
+		j.time.short.wrong()
+	} else {
+		j.time.short.fine()
 	}
 }
 

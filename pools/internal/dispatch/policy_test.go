@@ -167,14 +167,24 @@ func TestShortcutWithdrawn(t *testing.T) {
 			if !k.banned {
 				return
 			}
-			for i := range shortBan {
-				if n := run(time.Microsecond); n != 2 {
-					t.Fatalf("%d chunks in job %d after", n, i)
+			quick := func(want, times int) {
+				t.Helper()
+				for i := range times {
+					if n := run(time.Microsecond); n != want {
+						t.Fatalf("%d chunks in job %d after, want %d", n, i, want)
+					}
 				}
 			}
-			if n := run(time.Microsecond); n != 1 {
-				t.Errorf("%d chunks after the ban", n)
+			for _, ban := range []int{1, 4, 16, 64, banMost, banMost} {
+				quick(2, ban)
+				quick(1, banForget-1) // not forgotten yet
+				run(k.took)
 			}
+			quick(2, banMost)
+			quick(1, banForget)
+			run(k.took)
+			quick(2, 1)
+			quick(1, 1)
 		})
 	}
 }

@@ -7,8 +7,13 @@ const (
 	longMemory = 8
 	// Beyond this error, waking one worker only was a mistake that cost real time.
 	shortWrong = 5
-	// For so many jobs after such a mistake the function gets all workers.
-	shortBan = 100
+	// After such a mistake the function gets all workers: for one job, and for so many times as many, up to the most, with each further
+	// one, until the plan has been right so often in a row. A map after a pause takes five times as long as others, since no cache has
+	// what it needs; with a ban of 100 jobs for that, a sampler that does something else after every 80 maps got the dearer plan in
+	// nearly all of them.
+	banGrowth = 4
+	banMost   = 100
+	banForget = 16
 	// A program that makes functions as it goes would fill the table without end.
 	timesMost = 4096
 )
@@ -17,9 +22,28 @@ const (
 type taskTime struct {
 	mean  float64 // ns per task, moving average over chunks
 	known bool
-	ban   int32 // jobs for which it must not be assumed that one worker is enough
+	short shortcut
 
 	reading readTime
+}
+
+// shortcut is how well the plan to send all of a short job to one worker has done.
+type shortcut struct {
+	ban   int32 // jobs for which it is not to be made
+	next  int32 // length of the next ban; 0: of the first one
+	right int32 // how often in a row it was right, since the last ban
+}
+
+func (s *shortcut) wrong() {
+	s.ban = max(s.next, 1)
+	s.next = min(s.ban*banGrowth, banMost)
+	s.right = 0
+}
+
+func (s *shortcut) fine() {
+	if s.right++; s.right >= banForget {
+		s.next, s.right = 0, 0
+	}
 }
 
 func (t *taskTime) observe(elapsed int64, tasks int) {
