@@ -112,10 +112,8 @@ func (j *remoteJob) encode(k int) (starved, big bool, err error) {
 	}
 	var p codec.Payload
 	if n > 0 {
+		j.encoder.Python = j.p.python
 		p, err = j.call.coder.encode(&j.encoder, first, n)
-		if j.p.python && p.Kind == wire.MsgpackList {
-			p, _ = codec.Pickled(p)
-		}
 	}
 	if err != nil {
 		index := first

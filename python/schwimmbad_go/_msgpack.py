@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import datetime
 import enum
+import functools
 import io
 import os
 import pickle
@@ -54,19 +55,82 @@ def encode_results(values: list[Any]) -> tuple[int, Any, list[Any]]:
             packed = _payload.slab(np, values) if first.nbytes * len(values) <= _payload.SMALL_SLAB else None
             if packed is not None:
                 return SLAB, packed, []
+    out = io.BytesIO()
+    pickler = _Pickler(out, 5)
     try:
-        out = io.BytesIO()
-        _Plain(out, 5).dump(values)
-    except Exception:  # not plain, or nested too deep: the other form takes more, and tells what it does not
+        pickler.dump(values)
+    except Exception:  # it cannot travel, or is nested too deep: the other form tells what it does not take
         return MSGPACK, *pack(values)
-    return PICKLE, out.getbuffer(), []
+    return PICKLE, out.getbuffer(), pickler.large
 
 
-class _Plain(pickle.Pickler):
-    """Pickles plain values, which every language can read: the pickler asks about anything else, and is refused."""
+class _Pickler(pickle.Pickler):
+    """Pickles values so that every language can read them: with C code where they are plain, and the rest by `extension` and `same`.
+
+    A reader in another language needs to know these two functions; the pickle names no other.
+    """
+
+    def __init__(self, out: io.BytesIO, protocol: int) -> None:
+        super().__init__(out, protocol)
+        self.large: list[Any] = []
 
     def reducer_override(self, obj: Any) -> Any:
-        raise TypeError
+        """How to make what the pickler has no operation for."""
+        if obj is extension or obj is same:
+            return NotImplemented  # by their names
+        if type(obj) is complex:
+            return extension, (COMPLEX, _PAIR.pack(obj.real, obj.imag))
+        found = _numbers_of(obj)
+        if found is not None:
+            dtype, shape, data, nbytes = found
+            head = array_head(dtype, shape)
+            if nbytes < OUT_OF_BAND:
+                return extension, (ARRAY, b"".join((head, data)))
+            self.large.append(memoryview(data).cast("B"))
+            return extension, (BESIDE, (len(self.large) - 1).to_bytes(4, "little") + head)
+        if isinstance(obj, datetime.datetime):
+            return extension, (TIMESTAMP, _stamp(obj))
+        if type(obj) is _errors.Failed:
+            return extension, (FAILED, bytes(pack([plain(obj.record)])[0]))
+        return same, (_simpler(obj),)
+
+
+def extension(code: int, data: Any) -> Any:
+    """The value of an extension.
+
+    Parameters
+    ----------
+    code : int
+        Its type.
+    data : bytes-like
+        Its contents. An array lives on that memory.
+
+    Raises
+    ------
+    ValueError
+        There is no such extension.
+    """
+    if code == ARRAY:
+        dtype, shape, start = read_head(data, 0)
+        return make_array(dtype, shape, memoryview(data)[start:])
+    if code == COMPLEX:
+        return complex(*_PAIR.unpack(data))
+    if code == BIG:
+        return int.from_bytes(data, "little", signed=True)
+    if code == TIMESTAMP:
+        return _time(data)
+    raise ValueError(f"damaged msgpack: extension {code}")
+
+
+def beside(head: bytes, buffer: Any) -> Any:
+    """The array on a buffer that lies beside the pickle. Only other languages write this."""
+    dtype, shape, _ = read_head(head, 0)
+    return make_array(dtype, shape, buffer)
+
+
+def same(value: Any) -> Any:
+    """The value, where a pickle has it in the place of one whose type only Python has."""
+    return value
 
 
 def pack(values: Iterable[Any]) -> tuple[bytearray, list[Any]]:
@@ -160,9 +224,7 @@ class Packer:
         self.out += b"\xc9" + len(inner.out).to_bytes(4, "big") + bytes((FAILED,)) + inner.out
 
     def _time(self, value: datetime.datetime) -> None:
-        since = (value if value.tzinfo is not None else value.astimezone()) - _EPOCH
-        seconds = since.days * 86400 + since.seconds
-        self._ext(TIMESTAMP, (since.microseconds * 1000).to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True))
+        self._ext(TIMESTAMP, _stamp(value))
 
     def _enter(self) -> None:
         self.depth += 1
@@ -189,41 +251,63 @@ class Packer:
         self.out += view
 
     def _other(self, value: Any) -> None:
-        """Types that are looked at more closely: NumPy's, subclasses, dataclasses."""
-        np = sys.modules.get("numpy")
-        if np is not None and isinstance(value, (np.ndarray, np.generic)):
-            self._numpy(np, value)
-        elif type(value) is array and value.typecode in _DTYPES:
-            self._array(_DTYPES[value.typecode], (len(value),), value, len(value) * value.itemsize)
-        elif isinstance(value, enum.Enum):
-            self.put(value.value)
-        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
-            self._dict({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-        elif isinstance(value, os.PathLike):
-            self.put(os.fspath(value))
+        """Types that are looked at more closely: arrays, subclasses, dataclasses."""
+        found = _numbers_of(value)
+        if found is not None:
+            self._array(*found)
+        elif isinstance(value, datetime.datetime):
+            self._time(value)
         else:
-            for kind, writer in _BASES:
-                if isinstance(value, kind):
-                    return writer(self, value)
-            raise TypeError(
-                f"a value of type {_errors.type_name(type(value))} cannot travel to another language. What can: None, bool, int, float, "
-                "complex, str, bytes, datetime, list, tuple, set, dict, dataclasses, NumPy's numbers and numeric arrays"
-            )
+            self.put(_simpler(value))
 
-    def _numpy(self, np: Any, value: Any) -> None:
-        if isinstance(value, np.generic) or value.ndim == 0:
-            item = value.item()
-            if isinstance(item, (np.generic, np.ndarray)):  # longdouble, which has no Python number
-                item = complex(item) if value.dtype.kind == "c" else float(item)
-            self.put(item)
-        elif value.dtype.kind not in "biufc":
-            self.put(value.tolist())  # strings, objects, records
-        else:
+
+def _numbers_of(value: Any) -> tuple[str, tuple[int, ...], Any, int] | None:
+    """Of a numeric array: dtype, shape, elements in C order as something with a buffer, bytes. None: it is something else."""
+    np = sys.modules.get("numpy")
+    if np is not None and isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biufc" or value.ndim == 0:
+            return None
+        dtype = value.dtype.str
+        if dtype not in _PLAIN:
             dtype = value.dtype.newbyteorder("<").str
-            if dtype not in _PLAIN:
-                dtype = {"f": "<f4" if value.dtype.itemsize < 4 else "<f8", "c": "<c16"}[value.dtype.kind]
-            data = np.ascontiguousarray(value, dtype)
-            self._array(dtype, value.shape, data.reshape(-1).view(np.uint8), data.nbytes)
+        if dtype not in _PLAIN:
+            dtype = {"f": "<f4" if value.dtype.itemsize < 4 else "<f8", "c": "<c16"}[value.dtype.kind]
+        data = np.ascontiguousarray(value, dtype)
+        return dtype, value.shape, data.reshape(-1).view(np.uint8), data.nbytes
+    if type(value) is array and value.typecode in _DTYPES:
+        return _DTYPES[value.typecode], (len(value),), memoryview(value).cast("B"), len(value) * value.itemsize
+    return None
+
+
+def _simpler(value: Any) -> Any:
+    """A value of a type that only Python has, as one of the types that travel.
+
+    Raises
+    ------
+    TypeError
+        There is none; the message says which types travel.
+    """
+    np = sys.modules.get("numpy")
+    if np is not None and isinstance(value, (np.ndarray, np.generic)):
+        if isinstance(value, np.ndarray) and value.ndim:
+            return value.tolist()  # strings, objects, records
+        item = value.item()
+        if isinstance(item, (np.generic, np.ndarray)):  # longdouble, which has no Python number
+            item = complex(item) if value.dtype.kind == "c" else float(item)
+        return item
+    if isinstance(value, enum.Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for kind, simpler in _BASES:
+        if isinstance(value, kind):
+            return simpler(value)
+    raise TypeError(
+        f"a value of type {_errors.type_name(type(value))} cannot travel to another language. What can: None, bool, int, float, "
+        "complex, str, bytes, datetime, list, tuple, set, dict, dataclasses, NumPy's numbers and numeric arrays"
+    )
 
 
 _PLAIN: Final = frozenset((*_CODES, "|b1", "<c8", "<c16"))
@@ -233,10 +317,10 @@ _WRITERS: Final[dict[type, Callable[[Packer, Any], None]]] = {
     dict: Packer._dict, set: Packer._list, frozenset: Packer._list, range: Packer._list, datetime.datetime: Packer._time,
     _errors.Failed: Packer._failed,
 }  # fmt: skip
-_BASES: Final[tuple[tuple[type, Callable[[Packer, Any], None]], ...]] = (
-    (int, Packer._int), (float, Packer._float), (complex, Packer._complex), (str, Packer._str), (bytes, Packer._bytes),
-    (bytearray, Packer._bytes), (datetime.datetime, Packer._time), (Mapping, Packer._dict), (list, Packer._list),
-    (tuple, Packer._list), (set, Packer._list), (frozenset, Packer._list),
+# The bases' own methods: what a subclass makes of them is not asked.
+_BASES: Final[tuple[tuple[Any, Callable[[Any], Any]], ...]] = (
+    (int, int.__int__), (float, float.__float__), (complex, complex), (str, str.__str__), (bytes, bytes), (bytearray, bytes),
+    (memoryview, bytes), (Mapping, lambda value: dict(value.items())), ((list, tuple, set, frozenset, range), list),
 )  # fmt: skip
 
 
@@ -247,6 +331,14 @@ def plain(record: _errors.Record) -> list[Any]:
     return fields
 
 
+def _stamp(value: datetime.datetime) -> bytes:
+    """The longest of msgpack's time stamps."""
+    since = (value if value.tzinfo is not None else value.astimezone()) - _EPOCH
+    seconds = since.days * 86400 + since.seconds
+    return (since.microseconds * 1000).to_bytes(4, "big") + seconds.to_bytes(8, "big", signed=True)
+
+
+@functools.lru_cache(maxsize=256)  # arrays in records have the same few shapes
 def array_head(dtype: str, shape: tuple[int, ...]) -> bytes:
     """What stands before the elements of an array, a multiple of 8 bytes."""
     name = dtype.encode()
@@ -342,19 +434,10 @@ class Reader:
     def _ext(self, n: int) -> Any:
         code = int.from_bytes(self._take(1), "big", signed=True)
         data = self._take(n)
-        if code == ARRAY:
-            dtype, shape, start = read_head(data, 0)
-            return make_array(dtype, shape, bytearray(data[start:]))
         if code == BESIDE:
             dtype, shape, _ = read_head(data, 4)
             return make_array(dtype, shape, self.buffers[int.from_bytes(data[:4], "little")])
-        if code == COMPLEX:
-            return complex(*_PAIR.unpack(data))
-        if code == BIG:
-            return int.from_bytes(data, "little", signed=True)
-        if code == TIMESTAMP:
-            return _time(data)
-        raise ValueError(f"damaged msgpack: extension {code}")
+        return extension(code, bytearray(data) if code == ARRAY else data)
 
 
 def _sized(read: Callable[[Reader, int], Any], width: int) -> Callable[[Reader], Any]:

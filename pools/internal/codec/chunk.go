@@ -38,25 +38,40 @@ const (
 // Encode encodes the values of a chunk; there is one at least. In the place of some stand error records. The payload is valid until the
 // next call, and refers to large slices of the values. An error is an *ItemError.
 func Encode[T any](e *Encoder, values []T, failed map[int][]byte) (Payload, error) {
-	e.buf, e.large, e.depth = e.buf[:0], e.large[:0], 0
+	e.buf, e.large, e.depth, e.keys = e.buf[:0], e.large[:0], 0, 0
 	if len(failed) == 0 {
 		if p, ok := fast(e, values); ok {
 			return p, nil
 		}
 	}
 	v := reflect.ValueOf(values)
+	if e.Python && len(failed) == 0 {
+		e.startPickle()
+		err := e.chunk(v, nil)
+		p := e.endPickle()
+		if !errors.Is(err, errNotUTF8) {
+			return p, err
+		}
+		e.buf, e.large, e.keys = e.buf[:0], e.large[:0], 0
+	}
+	err := e.chunk(v, failed)
+	return Payload{Kind: wire.MsgpackList, Inband: e.buf, Large: e.large}, err
+}
+
+// chunk writes the values of a slice, one behind the other.
+func (e *Encoder) chunk(v reflect.Value, failed map[int][]byte) error {
 	enc := planOf(v.Type().Elem()).enc
-	for i := range values {
+	for i := range v.Len() {
 		if record, bad := failed[i]; bad {
 			e.extLong(extFailed, record)
 			continue
 		}
 		e.depth = 0
 		if err := enc(e, v.Index(i)); err != nil {
-			return Payload{}, &ItemError{i, err}
+			return &ItemError{i, err}
 		}
 	}
-	return Payload{Kind: wire.MsgpackList, Inband: e.buf, Large: e.large}, nil
+	return nil
 }
 
 // fast encodes the types that have a form of their own.
@@ -124,14 +139,15 @@ func Decode[T any](p Payload, values []T, bad func(i int, record []byte, err err
 		}
 		return nil
 	case wire.PickleList:
-		b, n, err := unpickle(b)
+		u, n, err := unpickle(b)
 		if err != nil {
 			return err
 		}
+		defer u.release()
 		if n != len(values) {
-			return fmt.Errorf("%d values in a pickle of %d", len(values), n)
+			return fmt.Errorf("a pickle of %d values where there should be %d", n, len(values))
 		}
-		return decodeList(&decoder{b: b}, values, bad)
+		return decodeList(&decoder{tree: &u.tree, buffers: p.Large}, values, bad)
 	case wire.MsgpackList:
 		return decodeList(&decoder{b: b, buffers: p.Large}, values, bad)
 	}
@@ -184,7 +200,8 @@ func decodeList[T any](d *decoder, values []T, bad func(i int, record []byte, er
 	dec := planOf(reflect.TypeFor[T]()).dec
 	for i := range values {
 		d.depth = 0
-		if isFailure(d.b) {
+		start := d.place()
+		if d.failure() {
 			t, err := d.next()
 			if err != nil {
 				return err
@@ -192,16 +209,17 @@ func decodeList[T any](d *decoder, values []T, bad func(i int, record []byte, er
 			bad(i, t.data, nil)
 			continue
 		}
-		start := d.b
 		if err := dec(d, reflect.ValueOf(&values[i]).Elem()); err != nil {
-			if errors.Is(err, errTruncated) {
+			if errors.Is(err, errTruncated) || errors.Is(err, errUnpickled) {
 				return err
 			}
 			// The others are fine: go on behind it.
-			d.b = start
+			d.back(start)
 			if failure := d.pass(); failure != nil {
 				return failure
 			}
+			var nothing T
+			values[i] = nothing // not half of it
 			bad(i, nil, err)
 		}
 	}
@@ -211,8 +229,36 @@ func decodeList[T any](d *decoder, values []T, bad func(i int, record []byte, er
 	return nil
 }
 
-// isFailure recognises an error record, which both sides write in the longest form of an extension.
-func isFailure(b []byte) bool { return len(b) > 5 && b[0] == 0xc9 && b[5] == extFailed }
+// failure recognises an error record, which in msgpack both sides write in the longest form of an extension.
+func (d *decoder) failure() bool {
+	if d.tree != nil {
+		o := d.tree.peek()
+		return o != nil && o.what == tokExt && o.code == extFailed
+	}
+	return len(d.b) > 5 && d.b[0] == 0xc9 && d.b[5] == extFailed
+}
+
+// place is where the next value of the chunk begins.
+func (d *decoder) place() place {
+	if d.tree != nil {
+		return place{next: d.tree.frames[0].next}
+	}
+	return place{b: d.b}
+}
+
+type place struct {
+	b    []byte
+	next uint64
+}
+
+// back goes to where a value of the chunk begins.
+func (d *decoder) back(p place) {
+	d.b = p.b
+	if d.tree != nil {
+		d.tree.frames = d.tree.frames[:1]
+		d.tree.frames[0].next = p.next
+	}
+}
 
 // EncodeOne and DecodeOne are for single values, such as error records.
 func EncodeOne(v any) ([]byte, error) {

@@ -76,13 +76,13 @@ func makeDec(t reflect.Type) func(*decoder, reflect.Value) error {
 		return decString
 	case reflect.Slice:
 		if t.Elem().Kind() == reflect.Uint8 {
-			return decBytes
+			return decBytes(t)
 		}
-		return decSlice
+		return decSlice(t)
 	case reflect.Array:
 		return decFixed
 	case reflect.Map:
-		return decMap
+		return decMap(t)
 	case reflect.Struct:
 		return decStruct(t)
 	}
@@ -105,9 +105,14 @@ func decOwn(d *decoder, v reflect.Value) error {
 
 func decNumber(d *decoder, v reflect.Value) error {
 	t, err := d.next()
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
+	}
+	return d.number(t, v)
+}
+
+func (d *decoder) number(t token, v reflect.Value) error {
+	switch {
 	case t.what == tokNumber:
 		return t.num.assign(v)
 	case t.what == tokExt && t.code == extComplex && len(t.data) == 16:
@@ -137,7 +142,7 @@ func decBig(d *decoder, v reflect.Value) error {
 		x.SetInt64(t.num.i)
 		return nil
 	case t.what == tokNumber && t.num.what == isUint:
-		x.SetUint64(t.num.u)
+		x.SetUint64(uint64(t.num.i))
 		return nil
 	}
 	return mismatch(t, v)
@@ -155,25 +160,23 @@ func decString(d *decoder, v reflect.Value) error {
 	return nil
 }
 
-func decBytes(d *decoder, v reflect.Value) error {
-	t, err := d.next()
-	if err != nil {
-		return err
+func decBytes(t reflect.Type) func(*decoder, reflect.Value) error {
+	elem := &lazy{t: t.Elem()}
+	return func(d *decoder, v reflect.Value) error {
+		t, err := d.next()
+		if err != nil {
+			return err
+		}
+		if t.what == tokBytes || t.what == tokString {
+			v.SetBytes(slices.Clone(t.data))
+			return nil
+		}
+		return d.slice(t, v, elem)
 	}
-	switch {
-	case t.what == tokBytes || t.what == tokString:
-		v.SetBytes(slices.Clone(t.data))
-		return nil
-	case t.what == tokNil:
-		v.SetZero()
-		return nil
-	}
-	return d.slice(t, v)
 }
 
 func decPointer(d *decoder, v reflect.Value) error {
-	if len(d.b) > 0 && d.b[0] == 0xc0 {
-		d.b = d.b[1:]
+	if d.null() {
 		v.SetZero()
 		return nil
 	}
@@ -185,21 +188,24 @@ func decPointer(d *decoder, v reflect.Value) error {
 	return nil
 }
 
-func decSlice(d *decoder, v reflect.Value) error {
-	t, err := d.next()
-	if err != nil {
-		return err
+func decSlice(t reflect.Type) func(*decoder, reflect.Value) error {
+	elem := &lazy{t: t.Elem()}
+	return func(d *decoder, v reflect.Value) error {
+		t, err := d.next()
+		if err != nil {
+			return err
+		}
+		return d.slice(t, v, elem)
 	}
-	return d.slice(t, v)
 }
 
-func (d *decoder) slice(t token, v reflect.Value) error {
+func (d *decoder) slice(t token, v reflect.Value, elem *lazy) error {
 	switch {
 	case t.what == tokNil:
 		v.SetZero()
 		return nil
 	case t.what == tokList:
-		return d.items(v, t.n)
+		return d.items(v, t.n, elem)
 	case isArrayExt(t):
 		a, err := d.parseArray(t)
 		if err != nil {
@@ -211,24 +217,48 @@ func (d *decoder) slice(t token, v reflect.Value) error {
 }
 
 // items reads n values into a new slice, which grows with what is there: an element may be larger than the byte that the list has shown.
-func (d *decoder) items(v reflect.Value, n int) error {
-	dec := planOf(v.Type().Elem()).dec
-	s := reflect.New(v.Type()).Elem()
-	s.Set(reflect.MakeSlice(v.Type(), 0, min(n, 1<<16/max(int(v.Type().Elem().Size()), 1)+1)))
-	err := d.nested(func() error {
+func (d *decoder) items(v reflect.Value, n int, elem *lazy) error {
+	switch s := v.Addr().Interface().(type) {
+	case *[]any:
+		return d.nested(func() (err error) { *s, err = d.anys(n); return err })
+	case *[]float64:
+		return d.floats(s, n)
+	}
+	dec := elem.plan().dec
+	v.Set(reflect.MakeSlice(v.Type(), 0, min(n, 1<<16/max(int(elem.t.Size()), 1)+1)))
+	return d.nested(func() error {
 		for i := range n {
-			if i == s.Cap() {
-				s.Grow(1)
+			if i == v.Cap() {
+				v.Grow(1)
 			}
-			s.SetLen(i + 1)
-			if err := dec(d, s.Index(i)); err != nil {
+			v.SetLen(i + 1)
+			if err := dec(d, v.Index(i)); err != nil {
 				return fmt.Errorf("[%d]: %w", i, err)
 			}
 		}
 		return nil
 	})
-	v.Set(s)
-	return err
+}
+
+// floats reads n numbers.
+func (d *decoder) floats(s *[]float64, n int) error {
+	*s = make([]float64, 0, min(n, 1<<13))
+	for i := range n {
+		t, err := d.next()
+		if err == nil && t.what == tokNumber && t.num.what == isFloat {
+			*s = append(*s, t.num.f)
+			continue
+		}
+		var x float64
+		if err == nil {
+			err = d.number(t, reflect.ValueOf(&x).Elem())
+		}
+		if err != nil {
+			return fmt.Errorf("[%d]: %w", i, err)
+		}
+		*s = append(*s, x)
+	}
+	return nil
 }
 
 // slices puts an array into slices, one inside the other for each dimension. The innermost lie side by side in one block.
@@ -298,7 +328,7 @@ func decArray(d *decoder, v reflect.Value) error {
 		data.Set(s)
 		return nil
 	case t.what == tokList: // of numbers
-		if err := d.items(data, t.n); err != nil {
+		if err := d.items(data, t.n, &lazy{t: data.Type().Elem()}); err != nil {
 			return err
 		}
 		shape.Set(reflect.ValueOf([]int{t.n}))
@@ -307,38 +337,43 @@ func decArray(d *decoder, v reflect.Value) error {
 	return mismatch(t, v)
 }
 
-func decMap(d *decoder, v reflect.Value) error {
-	t, err := d.next()
-	if err != nil {
-		return err
-	}
-	if t.what == tokNil {
-		v.SetZero()
-		return nil
-	}
-	if t.what != tokMap {
-		return mismatch(t, v)
-	}
-	m := reflect.MakeMap(v.Type())
-	kt, et := v.Type().Key(), v.Type().Elem()
-	err = d.nested(func() error {
-		for range t.n {
-			k, e := reflect.New(kt).Elem(), reflect.New(et).Elem()
-			if err := d.value(k); err != nil {
-				return fmt.Errorf("a key: %w", err)
-			}
-			if !k.Comparable() {
-				return fmt.Errorf("a key: %s cannot be one", k.Elem().Type())
-			}
-			if err := d.value(e); err != nil {
-				return fmt.Errorf("[%v]: %w", k, err)
-			}
-			m.SetMapIndex(k, e)
+func decMap(t reflect.Type) func(*decoder, reflect.Value) error {
+	key, elem := &lazy{t: t.Key()}, &lazy{t: t.Elem()}
+	return func(d *decoder, v reflect.Value) error {
+		t, err := d.next()
+		if err != nil {
+			return err
 		}
-		return nil
-	})
-	v.Set(m)
-	return err
+		if t.what == tokNil {
+			v.SetZero()
+			return nil
+		}
+		if t.what != tokMap {
+			return mismatch(t, v)
+		}
+		v.Set(reflect.MakeMap(v.Type()))
+		return d.nested(func() error { return d.pairs(v, t.n, key, elem) })
+	}
+}
+
+// pairs reads n pairs into a map.
+func (d *decoder) pairs(v reflect.Value, n int, key, elem *lazy) error {
+	k, e := reflect.New(key.t).Elem(), reflect.New(elem.t).Elem()
+	for range n {
+		k.SetZero()
+		e.SetZero()
+		if err := key.plan().dec(d, k); err != nil {
+			return fmt.Errorf("a key: %w", err)
+		}
+		if !k.Comparable() {
+			return fmt.Errorf("a key: %s cannot be one", k.Elem().Type())
+		}
+		if err := elem.plan().dec(d, e); err != nil {
+			return fmt.Errorf("[%v]: %w", k, err)
+		}
+		v.SetMapIndex(k, e)
+	}
+	return nil
 }
 
 // decStruct fills a struct from a map, by names; keys that it does not know are passed over, fields that do not come keep their zero. A
@@ -359,8 +394,9 @@ func decStruct(t reflect.Type) func(*decoder, reflect.Value) error {
 			}
 			return d.nested(func() error {
 				for i := range fs.list {
-					if err := d.value(v.FieldByIndex(fs.list[i].index)); err != nil {
-						return fmt.Errorf("%s: %w", fs.list[i].name, err)
+					f := &fs.list[i]
+					if err := f.plan().dec(d, f.of(v)); err != nil {
+						return fmt.Errorf("%s: %w", f.name, err)
 					}
 				}
 				return nil
@@ -373,25 +409,34 @@ func decStruct(t reflect.Type) func(*decoder, reflect.Value) error {
 	}
 }
 
+// byName fills a struct from n pairs. Records have their fields in one order, mostly that of the struct: the field after the last one is
+// tried first.
 func (d *decoder) byName(fs *fields, v reflect.Value, n int) error {
+	expect := 0
 	for range n {
 		k, err := d.next()
 		if err != nil {
 			return err
 		}
-		var f *field
-		if k.what == tokString {
-			f = fs.find(k.data)
-		} else if k.n > 0 {
+		at := -1
+		switch {
+		case k.what == tokString && expect < len(fs.list) && fs.list[expect].name == string(k.data):
+			at = expect
+		case k.what == tokString:
+			at = fs.find(k.data)
+		case k.n > 0:
 			return errors.New("a list or a map cannot be the name of a field")
 		}
-		if f == nil {
-			err = d.pass()
-		} else if err = f.plan().dec(d, v.FieldByIndex(f.index)); err != nil {
-			err = fmt.Errorf("%s: %w", f.name, err)
+		if at < 0 {
+			if err := d.pass(); err != nil {
+				return err
+			}
+			continue
 		}
-		if err != nil {
-			return err
+		expect = at + 1
+		f := &fs.list[at]
+		if err := f.plan().dec(d, f.of(v)); err != nil {
+			return fmt.Errorf("%s: %w", f.name, err)
 		}
 	}
 	return nil

@@ -24,11 +24,16 @@ func decAny(d *decoder, v reflect.Value) error {
 }
 
 func (d *decoder) any() (x any, err error) {
-	whole := d.b
+	start := d.b
 	t, err := d.next()
 	if err != nil {
 		return nil, err
 	}
+	return d.anyOf(t, start)
+}
+
+// anyOf is the value that begins with a token; start is where in msgpack that stands.
+func (d *decoder) anyOf(t token, start []byte) (x any, err error) {
 	switch t.what {
 	case tokNumber:
 		return t.num.value(), nil
@@ -37,22 +42,34 @@ func (d *decoder) any() (x any, err error) {
 	case tokBytes:
 		return slices.Clone(t.data), nil
 	case tokList:
-		list := reflect.New(reflect.TypeFor[[]any]()).Elem()
-		err = d.items(list, t.n)
-		return list.Interface(), err
+		err = d.nested(func() error { x, err = d.anys(t.n); return err })
+		return x, err
 	case tokMap:
 		err = d.nested(func() error { x, err = d.anyMap(t.n); return err })
 		return x, err
 	case tokExt:
-		return d.anyExt(t, whole)
+		return d.anyExt(t, start)
 	}
 	return nil, nil
 }
 
+// anys reads n values.
+func (d *decoder) anys(n int) ([]any, error) {
+	s := make([]any, 0, min(n, 1<<12))
+	for i := range n {
+		x, err := d.any()
+		if err != nil {
+			return nil, fmt.Errorf("[%d]: %w", i, err)
+		}
+		s = append(s, x)
+	}
+	return s, nil
+}
+
 func (d *decoder) anyMap(n int) (any, error) {
-	named, other := make(map[string]any), map[any]any(nil)
+	named, other := make(map[string]any, min(n, 1<<12)), map[any]any(nil)
 	for range n {
-		k, err := d.any()
+		k, err := d.anyKey()
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +98,35 @@ func (d *decoder) anyMap(n int) (any, error) {
 	return named, nil
 }
 
-func (d *decoder) anyExt(t token, whole []byte) (any, error) {
+// anyKey reads the key of a map. Records have the same few: they share their text.
+func (d *decoder) anyKey() (any, error) {
+	start := d.b
+	t, err := d.next()
+	if err != nil {
+		return nil, err
+	}
+	if t.what == tokString {
+		return d.name(t.data), nil
+	}
+	return d.anyOf(t, start)
+}
+
+// name is a key as a string, one that it has made before where there is one. A few hundred short ones are kept until the chunk is decoded.
+func (d *decoder) name(b []byte) any {
+	if x, ok := d.names[string(b)]; ok {
+		return x
+	}
+	x := any(string(b))
+	if len(b) <= 64 && len(d.names) < 512 {
+		if d.names == nil {
+			d.names = make(map[string]any)
+		}
+		d.names[x.(string)] = x
+	}
+	return x
+}
+
+func (d *decoder) anyExt(t token, start []byte) (any, error) {
 	switch t.code {
 	case extComplex:
 		if len(t.data) != 16 {
@@ -99,7 +144,13 @@ func (d *decoder) anyExt(t token, whole []byte) (any, error) {
 		return a.value()
 	}
 	var x any
-	err := msgpack.Unmarshal(whole[:len(whole)-len(d.b)], &x) // a time stamp
+	b := start[:len(start)-len(d.b)]
+	if d.tree != nil {
+		var e Encoder
+		e.ext(t.code, t.data)
+		b = e.buf
+	}
+	err := msgpack.Unmarshal(b, &x) // a time stamp
 	return x, err
 }
 

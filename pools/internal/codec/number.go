@@ -20,8 +20,7 @@ const (
 // number is a number on its way into a Go type that need not be the one it came in.
 type number struct {
 	what  numberKind
-	i     int64
-	u     uint64 // isUint: beyond the range of i
+	i     int64 // isUint: the bits of an unsigned one beyond its range
 	f, im float64
 }
 
@@ -29,7 +28,7 @@ func unsigned(u uint64) number {
 	if u <= math.MaxInt64 {
 		return number{what: isInt, i: int64(u)}
 	}
-	return number{what: isUint, u: u}
+	return number{what: isUint, i: int64(u)}
 }
 
 func (n number) String() string {
@@ -37,7 +36,7 @@ func (n number) String() string {
 	case isInt:
 		return fmt.Sprint(n.i)
 	case isUint:
-		return fmt.Sprint(n.u)
+		return fmt.Sprint(uint64(n.i))
 	case isBool:
 		return fmt.Sprint(n.i != 0)
 	case isComplex:
@@ -52,7 +51,7 @@ func (n number) value() any {
 	case isInt:
 		return n.i
 	case isUint:
-		return n.u
+		return uint64(n.i)
 	case isBool:
 		return n.i != 0
 	case isComplex:
@@ -105,7 +104,7 @@ func (n number) real() float64 {
 	case isInt:
 		return float64(n.i)
 	case isUint:
-		return float64(n.u)
+		return float64(uint64(n.i))
 	}
 	return n.f
 }
@@ -126,7 +125,7 @@ func (n number) natural() (uint64, bool) {
 	case isInt:
 		return uint64(n.i), n.i >= 0
 	case isUint:
-		return n.u, true
+		return uint64(n.i), true
 	case isFloat:
 		return uint64(n.f), n.f == math.Trunc(n.f) && n.f >= 0 && n.f < 1<<64
 	}

@@ -8,22 +8,27 @@ import (
 
 // decoder reads values from a payload. Nothing that it makes refers to the payload's memory, which is reused.
 type decoder struct {
-	b       []byte
+	b       []byte   // msgpack that is still to come
+	tree    *tree    // of a pickle, in the place of b
 	buffers [][]byte // beside the payload
 	depth   int
+	names   map[string]any // keys of maps, see name
 }
 
 // token is the head of a msgpack value.
 type token struct {
 	what byte
+	code int8   // tokExt
 	num  number // tokNumber
 	data []byte // tokString, tokBytes, tokExt: the content
 	n    int    // tokList, tokMap: items that follow
-	code int8   // tokExt
 }
 
 // next reads the head of the next value; what a string or an extension contains is read as well.
 func (d *decoder) next() (t token, err error) {
+	if d.tree != nil {
+		return d.tree.next()
+	}
 	if len(d.b) == 0 {
 		return t, errTruncated
 	}
@@ -103,14 +108,40 @@ func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
 	return t, nil
 }
 
-// skip passes over one value and returns its bytes.
+// skip passes over one value and returns it as msgpack.
 func (d *decoder) skip() ([]byte, error) {
+	if d.tree != nil {
+		e := Encoder{depth: d.depth}
+		err := e.copy(d)
+		return e.buf, err
+	}
 	start := d.b
 	err := d.pass()
 	return start[:len(start)-len(d.b)], err
 }
 
+// null passes over the next value if it is nil, and says whether it was.
+func (d *decoder) null() bool {
+	if d.tree != nil {
+		o := d.tree.peek()
+		if o == nil || o.what != tokNil {
+			return false
+		}
+		_, err := d.tree.next()
+		return err == nil
+	}
+	if len(d.b) == 0 || d.b[0] != 0xc0 {
+		return false
+	}
+	d.b = d.b[1:]
+	return true
+}
+
+// pass passes over one value.
 func (d *decoder) pass() error {
+	if d.tree != nil {
+		return d.tree.pass()
+	}
 	for left := 1; left > 0; left-- {
 		t, err := d.next()
 		if err != nil {

@@ -20,6 +20,21 @@ type plan struct {
 	dec func(d *decoder, v reflect.Value) error
 }
 
+// lazy is the plan of a type, looked up once, when it is needed: the type may contain the one whose plan is being made.
+type lazy struct {
+	t     reflect.Type
+	known atomic.Pointer[plan]
+}
+
+func (l *lazy) plan() *plan {
+	p := l.known.Load()
+	if p == nil {
+		p = planOf(l.t)
+		l.known.Store(p)
+	}
+	return p
+}
+
 var plans sync.Map // reflect.Type -> *plan
 
 // Check says whether values of a type can travel at all, before any does. What hides behind an interface is found out when it is
@@ -51,7 +66,7 @@ func check(t reflect.Type, seen map[reflect.Type]bool, path string) error {
 			return fmt.Errorf("%s: no field of this struct is exported", path)
 		}
 		for _, f := range fs.list {
-			if err := check(f.typ, seen, path+"."+f.name); err != nil {
+			if err := check(f.t, seen, path+"."+f.name); err != nil {
 				return err
 			}
 		}
@@ -60,6 +75,8 @@ func check(t reflect.Type, seen map[reflect.Type]bool, path string) error {
 }
 
 var (
+	anyType  = reflect.TypeFor[any]()
+	anysType = reflect.TypeFor[[]any]()
 	timeType = reflect.TypeFor[time.Time]()
 	bigType  = reflect.TypeFor[big.Int]()
 	// Methods by which a type encodes itself; all but the last two pairs are those of the msgpack package.
@@ -96,19 +113,16 @@ func planOf(t reflect.Type) *plan {
 type field struct {
 	name      string
 	index     []int
-	typ       reflect.Type
 	omitEmpty bool
-	known     *atomic.Pointer[plan]
+	*lazy     // its type
 }
 
-// plan is that of its type, looked up once: the type may contain the struct itself.
-func (f *field) plan() *plan {
-	p := f.known.Load()
-	if p == nil {
-		p = planOf(f.typ)
-		f.known.Store(p)
+// of is the field in a struct.
+func (f *field) of(v reflect.Value) reflect.Value {
+	if len(f.index) == 1 {
+		return v.Field(f.index[0])
 	}
-	return p
+	return v.FieldByIndex(f.index)
 }
 
 type fields struct {
@@ -157,20 +171,17 @@ func (fs *fields) add(t reflect.Type, index []int) {
 			continue
 		}
 		fs.byName[name] = len(fs.list)
-		fs.list = append(fs.list, field{name, append(slices.Clone(index), i), f.Type, strings.Contains(options, "omitempty"), new(atomic.Pointer[plan])})
+		fs.list = append(fs.list, field{name, append(slices.Clone(index), i), strings.Contains(options, "omitempty"), &lazy{t: f.Type}})
 	}
 	for _, f := range embedded {
 		fs.add(f.Type, append(slices.Clone(index), f.Index[0]))
 	}
 }
 
-// find is the field for a key: its name, or else the same letters in another case.
-func (fs *fields) find(key []byte) *field {
+// find is the place of the field for a key: its name, or else the same letters in another case. -1: there is none.
+func (fs *fields) find(key []byte) int {
 	if i, ok := fs.byName[string(key)]; ok {
-		return &fs.list[i]
+		return i
 	}
-	if i := fs.folded[strings.ToLower(string(key))]; i > 0 {
-		return &fs.list[i-1]
-	}
-	return nil
+	return fs.folded[strings.ToLower(string(key))] - 1
 }
