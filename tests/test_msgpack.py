@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import enum
+import io
 import math
 import os
+import pickle
 import random
 import subprocess
 import sys
@@ -75,20 +77,30 @@ def round_trip(*values: Any) -> list[Any]:
     return _msgpack.unpack(memoryview(bytes(data)), [bytearray(b) for b in large])
 
 
+def pickled(values: list[Any]) -> bytes:
+    out = io.BytesIO()
+    _msgpack._Pickler(out, 5).dump(values)
+    return out.getvalue()
+
+
 def test_vectors_from_go() -> None:
     lines = dict(line.split(" ") for line in (TESTDATA / "vectors.txt").read_text().splitlines())
-    assert lines.keys() == FROM_GO.keys()
-    for name, text in lines.items():
-        assert same(_msgpack.unpack(bytes.fromhex(text)), FROM_GO[name]), name
+    assert lines.keys() == {name + form for name in FROM_GO for form in ("", "-pickle")}
+    for name, values in FROM_GO.items():
+        assert same(_msgpack.unpack(bytes.fromhex(lines[name])), values), name
+        assert same(pickle.loads(bytes.fromhex(lines[name + "-pickle"])), values), name
 
 
 def test_vectors_for_go(request: pytest.FixtureRequest) -> None:
     """Go's TestPythonVectors reads this file. Written anew by SWG_UPDATE=1."""
-    text = "".join(f"{_msgpack.pack([value])[0].hex()} {go}\n" for value, go in TO_GO)
-    path = TESTDATA / "python.txt"
-    if os.environ.get("SWG_UPDATE"):
-        path.write_text(text)
-    assert path.read_text() == text
+    for name, text in {
+        "python.txt": "".join(f"{_msgpack.pack([value])[0].hex()} {go}\n" for value, go in TO_GO),
+        "pickles.txt": "".join(f"{pickled([value]).hex()}\n" for value, _ in TO_GO),
+    }.items():
+        path = TESTDATA / name
+        if os.environ.get("SWG_UPDATE"):
+            path.write_text(text)
+        assert path.read_text() == text
 
 
 def test_round_trips() -> None:
@@ -125,6 +137,7 @@ def test_random_values() -> None:
     for _ in range(500):
         values = [_random(r, 3), _random(r, 2)]
         assert same(round_trip(*values), values)
+        assert same(pickle.loads(pickled(values)), values)
 
 
 def test_damage() -> None:
@@ -156,6 +169,19 @@ class Body:
     mass: float
 
 
+class Text(str):
+    def __str__(self) -> str:
+        return "not this"
+
+
+class Whole(int):
+    pass
+
+
+class Real(float):
+    pass
+
+
 class Strange(dict):  # type: ignore[type-arg]
     pass
 
@@ -163,16 +189,21 @@ class Strange(dict):  # type: ignore[type-arg]
 def test_kinds() -> None:
     pair = namedtuple("pair", "x y")
     given = [(1, 2), {3}, range(2), Colour.RED, Body("a", 1.0), pair(1, 2), Path("/x"), OrderedDict(a=1), Strange(b=2), memoryview(b"m"),
-             np.float64(1.5), np.int8(3), np.bool_(True), np.array(7), np.array(["s"]), np.longdouble(2), array("i", [1])]  # fmt: skip
-    got = round_trip(*given)
-    assert same(got[:-1], [[1, 2], [3], [0, 1], "red", {"name": "a", "mass": 1.0}, [1, 2], "/x", {"a": 1}, {"b": 2}, b"m",
-                           1.5, 3, True, 7, ["s"], 2.0])  # fmt: skip
-    assert same(got[-1], np.array([1], "i4"))
+             np.float64(1.5), np.int8(3), np.bool_(True), np.array(7), np.array(["s"]), np.longdouble(2), Text("t"), Whole(4),
+             Real(0.5), array("i", [1])]  # fmt: skip
+    want = [[1, 2], [3], [0, 1], "red", {"name": "a", "mass": 1.0}, [1, 2], "/x", {"a": 1}, {"b": 2}, b"m",
+            1.5, 3, True, 7, ["s"], 2.0, "t", 4, 0.5, np.array([1], "i4")]  # fmt: skip
+    assert same(round_trip(*given), want)
+    got = pickle.loads(pickled(given))
+    assert got[:2] == [(1, 2), {3}]  # for Go lists
+    assert same(got[2:], want[2:])
+    assert same(pickle.loads(pickled([{"k": given[2:]}] * 2)), [{"k": want[2:]}] * 2)
     for dtype, then in ((">f8", "<f8"), ("<f2", "<f4"), (">i4", "<i4"), ("g", "<f8")):
         assert same(round_trip(np.arange(3).astype(dtype)), [np.arange(3).astype(then)])
+        assert same(pickle.loads(pickled([np.arange(3).astype(dtype)])), [np.arange(3).astype(then)])
     assert same(round_trip(np.arange(12).reshape(3, 4).T, np.arange(9)[::-2]), [np.arange(12).reshape(3, 4).T, np.arange(9)[::-2]])
     naive = datetime.datetime(2026, 5, 6, 7, 8, 9)
-    assert round_trip(naive) == [naive.astimezone()]
+    assert round_trip(naive) == [naive.astimezone()] == pickle.loads(pickled([naive]))
 
 
 def test_what_cannot_travel() -> None:
@@ -192,7 +223,7 @@ def test_results() -> None:
         "ragged": [np.ones(3), np.ones(2)], "big-endian": [np.ones(3, ">f8")] * 2, "float64": [np.float64(1)],
     }.items()}  # fmt: skip
     assert kinds == {"floats": L.FLOATS, "ints": L.INTS, "mixed": L.PICKLE, "bools": L.PICKLE, "long": L.PICKLE, "rows": L.SLAB,
-                     "ragged": L.MSGPACK, "big-endian": L.MSGPACK, "float64": L.NP_FLOATS}  # fmt: skip
+                     "ragged": L.PICKLE, "big-endian": L.PICKLE, "float64": L.NP_FLOATS}  # fmt: skip
 
 
 def test_failures_among_results() -> None:
@@ -200,6 +231,22 @@ def test_failures_among_results() -> None:
     data, _ = _msgpack.pack([1, _errors.Failed(record)])
     assert data[1] == 0xC9 and data[6] == _msgpack.FAILED
     assert _msgpack.unpack(data[7:]) == [[0, None, "ValueError", "no", "trace", 7, None, "", None]]
+    kind, inband, _ = _msgpack.encode_results(["x", _errors.Failed(record)])
+    assert kind == L.PICKLE and bytes(data[7:]) in bytes(inband)  # for Go, which knows the extension
+
+
+def test_arrays_in_pickles() -> None:
+    """A large one lies beside; a small one that arrives is the receiver's own."""
+    large = np.arange(100_000.0)
+    kind, inband, beside = _msgpack.encode_results([{"a": large, "b": large}, {"a": large[:5]}])
+    assert kind == L.PICKLE and len(inband) < 1000 and [b.nbytes for b in beside] == [large.nbytes]
+    head = _msgpack.array_head("<f8", (2, 2))
+    array = _msgpack.beside(head, bytearray(32))
+    assert array.shape == (2, 2) and array.flags.writeable
+    small = _msgpack.extension(_msgpack.ARRAY, bytearray(head + bytes(32)))
+    assert small.shape == (2, 2) and small.flags.writeable
+    with pytest.raises(ValueError, match="extension 9"):
+        _msgpack.extension(9, b"")
 
 
 def test_without_numpy() -> None:

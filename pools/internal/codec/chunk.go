@@ -233,7 +233,7 @@ func decodeList[T any](d *decoder, values []T, bad func(i int, record []byte, er
 func (d *decoder) failure() bool {
 	if d.tree != nil {
 		o := d.tree.peek()
-		return o != nil && o.what == tokExt && o.code == extFailed
+		return o != nil && o.what == tokExt && o.kind == extFailed
 	}
 	return len(d.b) > 5 && d.b[0] == 0xc9 && d.b[5] == extFailed
 }

@@ -31,7 +31,7 @@ func (d *decoder) value(v reflect.Value) error { return planOf(v.Type()).dec(d, 
 
 // parseArray reads the array of an extension.
 func (d *decoder) parseArray(t token) (a rawArray, err error) {
-	switch t.code {
+	switch t.code() {
 	case extArray:
 		if a, a.data, err = parseHead(t.data); err != nil {
 			return a, err
@@ -49,7 +49,7 @@ func (d *decoder) parseArray(t token) (a rawArray, err error) {
 		}
 		a.data = d.buffers[i]
 	default:
-		return a, fmt.Errorf("extension %d is no array", t.code)
+		return a, fmt.Errorf("extension %d is no array", t.code())
 	}
 	return a, a.check()
 }
@@ -114,8 +114,8 @@ func decNumber(d *decoder, v reflect.Value) error {
 func (d *decoder) number(t token, v reflect.Value) error {
 	switch {
 	case t.what == tokNumber:
-		return t.num.assign(v)
-	case t.what == tokExt && t.code == extComplex && len(t.data) == 16:
+		return t.num().assign(v)
+	case t.what == tokExt && t.code() == extComplex && len(t.data) == 16:
 		a := rawArray{dtype: "<c16", data: t.data}
 		return a.at(0).assign(v)
 	case isArrayExt(t): // without dimensions
@@ -135,14 +135,14 @@ func decBig(d *decoder, v reflect.Value) error {
 	}
 	x := v.Addr().Interface().(*big.Int)
 	switch {
-	case t.what == tokExt && t.code == extBig:
+	case t.what == tokExt && t.code() == extBig:
 		x.Set(bigInt(t.data))
 		return nil
-	case t.what == tokNumber && t.num.what == isInt:
-		x.SetInt64(t.num.i)
+	case t.what == tokNumber && numberKind(t.kind) == isInt:
+		x.SetInt64(t.n)
 		return nil
-	case t.what == tokNumber && t.num.what == isUint:
-		x.SetUint64(uint64(t.num.i))
+	case t.what == tokNumber && numberKind(t.kind) == isUint:
+		x.SetUint64(uint64(t.n))
 		return nil
 	}
 	return mismatch(t, v)
@@ -205,7 +205,7 @@ func (d *decoder) slice(t token, v reflect.Value, elem *lazy) error {
 		v.SetZero()
 		return nil
 	case t.what == tokList:
-		return d.items(v, t.n, elem)
+		return d.items(v, t.len(), elem)
 	case isArrayExt(t):
 		a, err := d.parseArray(t)
 		if err != nil {
@@ -245,8 +245,8 @@ func (d *decoder) floats(s *[]float64, n int) error {
 	*s = make([]float64, 0, min(n, 1<<13))
 	for i := range n {
 		t, err := d.next()
-		if err == nil && t.what == tokNumber && t.num.what == isFloat {
-			*s = append(*s, t.num.f)
+		if err == nil && t.what == tokNumber && numberKind(t.kind) == isFloat {
+			*s = append(*s, t.f)
 			continue
 		}
 		var x float64
@@ -328,10 +328,10 @@ func decArray(d *decoder, v reflect.Value) error {
 		data.Set(s)
 		return nil
 	case t.what == tokList: // of numbers
-		if err := d.items(data, t.n, &lazy{t: data.Type().Elem()}); err != nil {
+		if err := d.items(data, t.len(), &lazy{t: data.Type().Elem()}); err != nil {
 			return err
 		}
-		shape.Set(reflect.ValueOf([]int{t.n}))
+		shape.Set(reflect.ValueOf([]int{t.len()}))
 		return nil
 	}
 	return mismatch(t, v)
@@ -352,7 +352,7 @@ func decMap(t reflect.Type) func(*decoder, reflect.Value) error {
 			return mismatch(t, v)
 		}
 		v.Set(reflect.MakeMap(v.Type()))
-		return d.nested(func() error { return d.pairs(v, t.n, key, elem) })
+		return d.nested(func() error { return d.pairs(v, t.len(), key, elem) })
 	}
 }
 
@@ -387,10 +387,10 @@ func decStruct(t reflect.Type) func(*decoder, reflect.Value) error {
 		}
 		switch t.what {
 		case tokMap:
-			return d.nested(func() error { return d.byName(fs, v, t.n) })
+			return d.nested(func() error { return d.byName(fs, v, t.len()) })
 		case tokList:
-			if t.n != len(fs.list) {
-				return fmt.Errorf("a list of %d does not fit into the %d fields of %s", t.n, len(fs.list), v.Type())
+			if t.len() != len(fs.list) {
+				return fmt.Errorf("a list of %d does not fit into the %d fields of %s", t.len(), len(fs.list), v.Type())
 			}
 			return d.nested(func() error {
 				for i := range fs.list {
@@ -424,7 +424,7 @@ func (d *decoder) byName(fs *fields, v reflect.Value, n int) error {
 			at = expect
 		case k.what == tokString:
 			at = fs.find(k.data)
-		case k.n > 0:
+		case k.what == tokList || k.what == tokMap:
 			return errors.New("a list or a map cannot be the name of a field")
 		}
 		if at < 0 {

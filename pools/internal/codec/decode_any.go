@@ -36,16 +36,16 @@ func (d *decoder) any() (x any, err error) {
 func (d *decoder) anyOf(t token, start []byte) (x any, err error) {
 	switch t.what {
 	case tokNumber:
-		return t.num.value(), nil
+		return t.num().value(), nil
 	case tokString:
 		return string(t.data), nil
 	case tokBytes:
 		return slices.Clone(t.data), nil
 	case tokList:
-		err = d.nested(func() error { x, err = d.anys(t.n); return err })
+		err = d.nested(func() error { x, err = d.anys(t.len()); return err })
 		return x, err
 	case tokMap:
-		err = d.nested(func() error { x, err = d.anyMap(t.n); return err })
+		err = d.nested(func() error { x, err = d.anyMap(t.len()); return err })
 		return x, err
 	case tokExt:
 		return d.anyExt(t, start)
@@ -127,7 +127,7 @@ func (d *decoder) name(b []byte) any {
 }
 
 func (d *decoder) anyExt(t token, start []byte) (any, error) {
-	switch t.code {
+	switch t.code() {
 	case extComplex:
 		if len(t.data) != 16 {
 			return nil, errTruncated
@@ -147,7 +147,7 @@ func (d *decoder) anyExt(t token, start []byte) (any, error) {
 	b := start[:len(start)-len(d.b)]
 	if d.tree != nil {
 		var e Encoder
-		e.ext(t.code, t.data)
+		e.ext(t.code(), t.data)
 		b = e.buf
 	}
 	err := msgpack.Unmarshal(b, &x) // a time stamp

@@ -185,26 +185,26 @@ func (e *Encoder) copy(d *decoder) error {
 	case tokNil:
 		e.null()
 	case tokNumber:
-		e.number(t.num)
+		e.number(t.num())
 	case tokString:
 		return e.string(string(t.data))
 	case tokBytes:
 		return e.bytes(t.data)
 	case tokExt:
-		if t.code == extFailed {
+		if t.code() == extFailed {
 			e.extLong(extFailed, t.data)
 		} else {
-			e.ext(t.code, t.data)
+			e.ext(t.code(), t.data)
 		}
 	case tokList:
-		e.beginList(t.n)
-		if err := e.nested(func() error { return e.copies(d, t.n, false) }); err != nil {
+		e.beginList(t.len())
+		if err := e.nested(func() error { return e.copies(d, t.len(), false) }); err != nil {
 			return err
 		}
 		e.endList()
 	case tokMap:
-		e.beginMap(t.n)
-		if err := e.nested(func() error { return e.copies(d, 2*t.n, true) }); err != nil {
+		e.beginMap(t.len())
+		if err := e.nested(func() error { return e.copies(d, 2*t.len(), true) }); err != nil {
 			return err
 		}
 		e.endMap()

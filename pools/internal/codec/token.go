@@ -15,20 +15,29 @@ type decoder struct {
 	names   map[string]any // keys of maps, see name
 }
 
-// token is the head of a msgpack value.
+// token is the head of a value. One more word, and it would be returned through memory instead of registers, which takes twice as long.
 type token struct {
 	what byte
-	code int8   // tokExt
-	num  number // tokNumber
-	data []byte // tokString, tokBytes, tokExt: the content
-	n    int    // tokList, tokMap: items that follow
+	kind uint8   // tokNumber: its numberKind; tokExt: the code
+	n    int64   // tokList, tokMap: items that follow; tokNumber: as in number
+	f    float64 // tokNumber
+	data []byte  // tokString, tokBytes, tokExt: the content
 }
+
+func (t token) num() number { return number{what: numberKind(t.kind), i: t.n, f: t.f} }
+func (t token) code() int8  { return int8(t.kind) }
+func (t token) len() int    { return int(t.n) }
 
 // next reads the head of the next value; what a string or an extension contains is read as well.
 func (d *decoder) next() (t token, err error) {
 	if d.tree != nil {
 		return d.tree.next()
 	}
+	return d.head()
+}
+
+// head is next in msgpack.
+func (d *decoder) head() (t token, err error) {
 	if len(d.b) == 0 {
 		return t, errTruncated
 	}
@@ -36,7 +45,7 @@ func (d *decoder) next() (t token, err error) {
 	d.b = d.b[1:]
 	switch {
 	case c < 0x80:
-		return token{what: tokNumber, num: number{i: int64(c)}}, nil
+		return token{what: tokNumber, n: int64(c)}, nil
 	case c < 0x90:
 		return d.list(tokMap, uint64(c&15))
 	case c < 0xa0:
@@ -44,13 +53,13 @@ func (d *decoder) next() (t token, err error) {
 	case c < 0xc0:
 		return d.data(tokString, uint64(c&31), 0)
 	case c >= 0xe0:
-		return token{what: tokNumber, num: number{i: int64(int8(c))}}, nil
+		return token{what: tokNumber, n: int64(int8(c))}, nil
 	}
 	switch c {
 	case 0xc0:
 		return token{}, nil
 	case 0xc2, 0xc3:
-		return token{what: tokNumber, num: number{what: isBool, i: int64(c & 1)}}, nil
+		return token{what: tokNumber, kind: uint8(isBool), n: int64(c & 1)}, nil
 	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8: // extensions of 1, 2, 4, 8, 16 bytes
 		return d.data(tokExt, 1<<(c-0xd4), 1)
 	}
@@ -72,9 +81,9 @@ func (d *decoder) next() (t token, err error) {
 	case 0xc7, 0xc8, 0xc9:
 		return d.data(tokExt, u, 1)
 	case 0xca:
-		return token{what: tokNumber, num: number{what: isFloat, f: float64(math.Float32frombits(uint32(u)))}}, nil
+		return token{what: tokNumber, kind: uint8(isFloat), f: float64(math.Float32frombits(uint32(u)))}, nil
 	case 0xcb:
-		return token{what: tokNumber, num: number{what: isFloat, f: math.Float64frombits(u)}}, nil
+		return token{what: tokNumber, kind: uint8(isFloat), f: math.Float64frombits(u)}, nil
 	case 0xd9, 0xda, 0xdb:
 		return d.data(tokString, u, 0)
 	case 0xdc, 0xdd:
@@ -83,9 +92,9 @@ func (d *decoder) next() (t token, err error) {
 		return d.list(tokMap, u)
 	case 0xd0, 0xd1, 0xd2, 0xd3: // signed
 		shift := 64 - 8*width
-		return token{what: tokNumber, num: number{i: int64(u<<shift) >> shift}}, nil
+		return token{what: tokNumber, n: int64(u<<shift) >> shift}, nil
 	}
-	return token{what: tokNumber, num: unsigned(u)}, nil
+	return token{what: tokNumber, kind: uint8(unsigned(u).what), n: int64(u)}, nil
 }
 
 // list checks that so many items can follow: each takes a byte at least, so no count makes us reserve memory that is not there.
@@ -93,7 +102,7 @@ func (d *decoder) list(what byte, n uint64) (token, error) {
 	if n > uint64(len(d.b)) {
 		return token{}, errTruncated
 	}
-	return token{what: what, n: int(n)}, nil
+	return token{what: what, n: int64(n)}, nil
 }
 
 func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
@@ -102,7 +111,7 @@ func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
 	}
 	t = token{what: what, data: d.b[head : head+int(n)]}
 	if head > 0 {
-		t.code = int8(d.b[0])
+		t.kind = d.b[0]
 	}
 	d.b = d.b[head+int(n):]
 	return t, nil
@@ -143,12 +152,15 @@ func (d *decoder) pass() error {
 		return d.tree.pass()
 	}
 	for left := 1; left > 0; left-- {
-		t, err := d.next()
+		t, err := d.head()
 		if err != nil {
 			return err
 		}
-		if left += t.n; t.what == tokMap {
-			left += t.n
+		switch t.what {
+		case tokList:
+			left += t.len()
+		case tokMap:
+			left += 2 * t.len()
 		}
 	}
 	return nil
@@ -163,11 +175,13 @@ func (d *decoder) nested(f func() error) error {
 	return err
 }
 
-func isArrayExt(t token) bool { return t.what == tokExt && (t.code == extArray || t.code == extBeside) }
+func isArrayExt(t token) bool {
+	return t.what == tokExt && (t.code() == extArray || t.code() == extBeside)
+}
 
 func mismatch(t token, v reflect.Value) error {
-	what := [...]string{"nil", "the number " + t.num.String(), fmt.Sprintf("the string %.40q", t.data), fmt.Sprintf("%d bytes", len(t.data)),
-		fmt.Sprintf("a list of %d", t.n), fmt.Sprintf("a map of %d", t.n), "extension " + fmt.Sprint(t.code)}[t.what]
+	what := [...]string{"nil", "the number " + t.num().String(), fmt.Sprintf("the string %.40q", t.data), fmt.Sprintf("%d bytes", len(t.data)),
+		fmt.Sprintf("a list of %d", t.len()), fmt.Sprintf("a map of %d", t.len()), "extension " + fmt.Sprint(t.code())}[t.what]
 	if isArrayExt(t) {
 		what = "an array"
 		if a, err := (&decoder{buffers: [][]byte{nil}}).parseArray(t); err == nil || a.dtype != "" {

@@ -7,18 +7,18 @@ import (
 	"sync"
 )
 
-// What Python's workers answer is a pickle, see pickle.go. Running it makes a tree of nodes that refer to its bytes, and the decoder
-// takes its tokens from there as it does from msgpack. Nothing else can be made: an operation that imports, calls or builds anything
-// but the two functions of python/schwimmbad_go/_msgpack.py below, whose work is done here, is an error.
+// What Python's workers answer is a pickle, see pickle.go. Running it makes a tree of nodes that refer to its bytes, and the decoder takes
+// its tokens from there as it does from msgpack: a pickle says only behind its items that they are a tuple, and how many. Nothing else
+// can be made: whatever imports, calls or builds more than the two functions of python/schwimmbad_go/_msgpack.py below, whose work
+// is done here, is an error.
 
 // node is a value of a pickle, 24 bytes without a pointer.
 type node struct {
-	what byte       // as of a token, or nodeExt and so on
-	num  numberKind // tokNumber
-	code int8       // tokExt
-	room uint32     // tokList, tokMap: places that are reserved for items
-	at   uint64     // tokNumber: its bits; else where the content begins: in the pickle, or in kids
-	n    uint64     // length of the content
+	what byte   // as of a token, or a function
+	kind uint8  // as of a token
+	room uint32 // tokList, tokMap: places that are reserved for items
+	at   uint64 // tokNumber: its bits; else where the content begins: in the pickle, or in kids
+	n    uint64 // length of the content
 }
 
 // What only lies on the stack of a pickle: the functions that it may name.
@@ -33,19 +33,19 @@ type tree struct {
 	nodes  []node
 	kids   []uint32 // items of lists and maps, by their nodes
 	frames []frame  // lists and maps that the decoder is in, the innermost last
-	left   int      // of maxUnpickled
+	left   int      // how much more it may give, see maxUnpickled
 }
 
 // frame is a list or a map: the places of its items in kids that are still to come.
 type frame struct{ next, end uint64 }
 
-// maxUnpickled limits the bytes that a pickle's values are decoded from. An object that occurs several times counts each time, and so do
-// its items: a few lists in lists that double themselves make a terabyte.
+// maxUnpickled limits the items and bytes that come out of a pickle. An object that occurs several times counts each time, and so do its
+// items: a few lists that hold each other twice would fill any memory. They count before room is made for them.
 const maxUnpickled = 1 << 32
 
 var (
 	errPickle    = fmt.Errorf("the pickle is damaged")
-	errUnpickled = fmt.Errorf("objects that occur several times in the pickle make more than %d bytes of values", uint64(maxUnpickled))
+	errUnpickled = fmt.Errorf("objects that occur several times in the pickle make more than %d bytes or values", uint64(maxUnpickled))
 )
 
 // next is the token of the next value, depth first.
@@ -60,39 +60,35 @@ func (t *tree) next() (token, error) {
 	}
 	o := &t.nodes[t.kids[f.next]]
 	f.next++
-	t.left--
 	switch o.what {
 	case tokNumber:
-		return token{what: tokNumber, num: o.number()}, t.overdrawn()
+		return o.number(), nil
 	case tokNil:
-		return token{}, t.overdrawn()
-	case tokList, tokMap:
-		t.frames = append(t.frames, frame{o.at, o.at + o.n})
-		n := int(o.n)
-		if o.what == tokMap {
-			n /= 2
-		}
-		return token{what: o.what, n: n}, t.overdrawn()
+		return token{}, nil
 	}
 	if o.what >= nodeExtension {
 		return token{}, errPickle // functions are no values
 	}
-	t.left -= int(o.n)
-	return token{what: o.what, code: o.code, data: t.b[o.at : o.at+o.n]}, t.overdrawn()
+	if t.left -= int(o.n); t.left < 0 {
+		return token{}, errUnpickled
+	}
+	n := int64(o.n)
+	switch o.what {
+	case tokMap:
+		n /= 2
+		fallthrough
+	case tokList:
+		t.frames = append(t.frames, frame{o.at, o.at + o.n})
+		return token{what: o.what, n: n}, nil
+	}
+	return token{what: o.what, kind: o.kind, data: t.b[o.at : o.at+o.n]}, nil
 }
 
-func (t *tree) overdrawn() error {
-	if t.left < 0 {
-		return errUnpickled
+func (o *node) number() token {
+	if numberKind(o.kind) == isFloat {
+		return token{what: tokNumber, kind: o.kind, f: math.Float64frombits(o.at)}
 	}
-	return nil
-}
-
-func (o *node) number() number {
-	if o.num == isFloat {
-		return number{what: isFloat, f: math.Float64frombits(o.at)}
-	}
-	return number{what: o.num, i: int64(o.at)}
+	return token{what: tokNumber, kind: o.kind, n: int64(o.at)}
 }
 
 // peek is the next value, nil where there is none in this list.
@@ -123,11 +119,10 @@ type unpickler struct {
 	memo  []uint32
 }
 
-// used are unpicklers whose memory may be used again; what they would hold on to is an object of the garbage collector's as long as a
-// chunk takes, and as large.
+// used are unpicklers whose memory, some 30 bytes for an operation, serves the next chunk.
 var used = sync.Pool{New: func() any { return new(unpickler) }}
 
-const maxUsed = 1 << 16 // nodes, 1.5 MB
+const maxUsed = 1 << 16 // nodes that are kept, 1.5 MB
 
 func (u *unpickler) reset(b []byte) {
 	*u = unpickler{
@@ -146,7 +141,6 @@ func (u *unpickler) release() {
 
 // unpickle runs the pickle of a list. Its tree stands before the list's first value; n is their number.
 func unpickle(b []byte) (u *unpickler, n int, err error) {
-	// An operation that makes a value has 6 bytes on the average, one that puts it somewhere 1.
 	if uint64(len(b)) > maxUnpickled {
 		return nil, 0, errTooLong
 	}
@@ -311,13 +305,13 @@ func (u *unpickler) step(op byte) error {
 		if err != nil {
 			return err
 		}
-		return u.push(node{what: tokNumber, num: isFloat, at: binary.BigEndian.Uint64(b)})
+		return u.push(node{what: tokNumber, kind: uint8(isFloat), at: binary.BigEndian.Uint64(b)})
 	case '(': // MARK
 		u.marks = append(u.marks, len(u.stack))
 	case 'N': // NONE
 		return u.push(node{})
 	case 0x88, 0x89: // NEWTRUE, NEWFALSE
-		return u.push(node{what: tokNumber, num: isBool, at: uint64(0x89 - op)})
+		return u.push(node{what: tokNumber, kind: uint8(isBool), at: uint64(0x89 - op)})
 	case ']', 0x8f: // EMPTY_LIST, EMPTY_SET
 		return u.push(node{what: tokList})
 	case '}': // EMPTY_DICT
@@ -411,10 +405,10 @@ func (u *unpickler) long(width int) error {
 		case n <= 8:
 			return u.integer(int64(x), nil)
 		case b[8] == 0 && !negative:
-			return u.push(node{what: tokNumber, num: unsigned(x).what, at: x})
+			return u.push(node{what: tokNumber, kind: uint8(unsigned(x).what), at: x})
 		}
 	}
-	return u.push(node{what: tokExt, code: extBig, at: at, n: n})
+	return u.push(node{what: tokExt, kind: extBig, at: at, n: n})
 }
 
 // global is one of the two functions that a pickle may name.
@@ -454,10 +448,10 @@ func (u *unpickler) call() error {
 		return nil
 	case function.what == nodeExtension && len(items) == 2:
 		code, data := u.nodes[items[0]], u.nodes[items[1]]
-		if code.what != tokNumber || code.num != isInt || data.what != tokBytes {
+		if code.what != tokNumber || numberKind(code.kind) != isInt || data.what != tokBytes {
 			return errPickle
 		}
-		return u.push(node{what: tokExt, code: int8(code.at), at: data.at, n: data.n})
+		return u.push(node{what: tokExt, kind: uint8(code.at), at: data.at, n: data.n})
 	}
 	return errPickle
 }
