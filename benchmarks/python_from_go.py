@@ -34,12 +34,19 @@ def main() -> None:
 
     numbers = [float(i) for i in range(10_000)]
     bodies = [{"name": f"body {i}", "mass": float(i), "position": [1.0, 2.0, 3.0]} for i in range(1000)]
+    points = [{"name": f"point {i}", "position": np.array([1.0, 2.0, float(i)])} for i in range(1000)]
+    events = [
+        {"id": i, "open": i % 2 == 0, "tags": {"run": f"r{i % 7}", "site": "north"}, "hits": [{"x": j, "y": -j} for j in range(5)]}
+        for i in range(1000)
+    ]
     arrays = [np.arange(100_000.0) for _ in range(32)]
     work = {
         "16 floats": (tasks.root, numbers[:16]),
         "10000 floats": (tasks.root, numbers),
         "10000 tasks of 10 us": (tasks.spin, numbers),
         "1000 records": (tasks.move, bodies),
+        "1000 records with arrays": (tasks.shift, points),
+        "1000 nested records": (tasks.turn, events),
         "32 arrays of 800 kB": (tasks.total, arrays),
         "32 arrays, there & back": (tasks.double, arrays),
     }

@@ -21,6 +21,16 @@ def move(body):
     return {"name": body["name"], "mass": body["mass"], "position": [body["mass"] * x for x in body["position"]]}
 
 
+def shift(point):
+    """A record with an array in, one out."""
+    return {"name": point["name"], "position": point["position"] + 1}
+
+
+def turn(event):
+    """Records in records in, the same out."""
+    return {**event, "hits": [{"x": hit["y"], "y": hit["x"]} for hit in event["hits"]]}
+
+
 def total(a):
     """A large array in, a number out."""
     return float(np.sum(a))
