@@ -240,6 +240,10 @@ def test_arrays_in_pickles() -> None:
     large = np.arange(100_000.0)
     kind, inband, beside = _msgpack.encode_results([{"a": large, "b": large}, {"a": large[:5]}])
     assert kind == L.PICKLE and len(inband) < 1000 and [b.nbytes for b in beside] == [large.nbytes]
+    for other in (large + 1j, large.reshape(2, -1).T, large[::-1], np.ma.masked_array(large), large > 5, np.zeros((0, 3))):
+        inband, beside = _msgpack.pack([other])
+        assert same(_msgpack.unpack(inband, [bytearray(b) for b in beside]), [np.ascontiguousarray(other)])
+        assert [bytes(b) for b in _msgpack.encode_results([[other]])[2]] == [bytes(b) for b in beside]
     head = _msgpack.array_head("<f8", (2, 2))
     array = _msgpack.beside(head, bytearray(32))
     assert array.shape == (2, 2) and array.flags.writeable
