@@ -206,7 +206,7 @@ func decodeList[T any](d *decoder, values []T, bad func(i int, record []byte, er
 			if err != nil {
 				return err
 			}
-			bad(i, t.data, nil)
+			bad(i, t.data(), nil)
 			continue
 		}
 		if err := dec(d, reflect.ValueOf(&values[i]).Elem()); err != nil {

@@ -33,15 +33,15 @@ func (d *decoder) value(v reflect.Value) error { return planOf(v.Type()).dec(d, 
 func (d *decoder) parseArray(t token) (a rawArray, err error) {
 	switch t.code() {
 	case extArray:
-		if a, a.data, err = parseHead(t.data); err != nil {
+		if a, a.data, err = parseHead(t.data()); err != nil {
 			return a, err
 		}
 	case extBeside:
-		if len(t.data) < 4 {
+		if len(t.data()) < 4 {
 			return a, errTruncated
 		}
-		i := binary.LittleEndian.Uint32(t.data)
-		if a, _, err = parseHead(t.data[4:]); err != nil {
+		i := binary.LittleEndian.Uint32(t.data())
+		if a, _, err = parseHead(t.data()[4:]); err != nil {
 			return a, err
 		}
 		if uint64(i) >= uint64(len(d.buffers)) {
@@ -115,8 +115,8 @@ func (d *decoder) number(t token, v reflect.Value) error {
 	switch {
 	case t.what == tokNumber:
 		return t.num().assign(v)
-	case t.what == tokExt && t.code() == extComplex && len(t.data) == 16:
-		a := rawArray{dtype: "<c16", data: t.data}
+	case t.what == tokExt && t.code() == extComplex && len(t.data()) == 16:
+		a := rawArray{dtype: "<c16", data: t.data()}
 		return a.at(0).assign(v)
 	case isArrayExt(t): // without dimensions
 		if a, err := d.parseArray(t); err != nil {
@@ -136,12 +136,12 @@ func decBig(d *decoder, v reflect.Value) error {
 	x := v.Addr().Interface().(*big.Int)
 	switch {
 	case t.what == tokExt && t.code() == extBig:
-		x.Set(bigInt(t.data))
+		x.Set(bigInt(t.data()))
 		return nil
-	case t.what == tokNumber && numberKind(t.kind) == isInt:
+	case t.is(isInt):
 		x.SetInt64(t.n)
 		return nil
-	case t.what == tokNumber && numberKind(t.kind) == isUint:
+	case t.is(isUint):
 		x.SetUint64(uint64(t.n))
 		return nil
 	}
@@ -156,7 +156,7 @@ func decString(d *decoder, v reflect.Value) error {
 	if t.what != tokString {
 		return mismatch(t, v)
 	}
-	v.SetString(string(t.data))
+	v.SetString(string(t.data()))
 	return nil
 }
 
@@ -168,7 +168,7 @@ func decBytes(t reflect.Type) func(*decoder, reflect.Value) error {
 			return err
 		}
 		if t.what == tokBytes || t.what == tokString {
-			v.SetBytes(slices.Clone(t.data))
+			v.SetBytes(slices.Clone(t.data()))
 			return nil
 		}
 		return d.slice(t, v, elem)
@@ -245,8 +245,8 @@ func (d *decoder) floats(s *[]float64, n int) error {
 	*s = make([]float64, 0, min(n, 1<<13))
 	for i := range n {
 		t, err := d.next()
-		if err == nil && t.what == tokNumber && numberKind(t.kind) == isFloat {
-			*s = append(*s, t.f)
+		if err == nil && t.is(isFloat) {
+			*s = append(*s, t.float())
 			continue
 		}
 		var x float64
@@ -420,10 +420,10 @@ func (d *decoder) byName(fs *fields, v reflect.Value, n int) error {
 		}
 		at := -1
 		switch {
-		case k.what == tokString && expect < len(fs.list) && fs.list[expect].name == string(k.data):
+		case k.what == tokString && expect < len(fs.list) && fs.list[expect].name == string(k.data()):
 			at = expect
 		case k.what == tokString:
-			at = fs.find(k.data)
+			at = fs.find(k.data())
 		case k.what == tokList || k.what == tokMap:
 			return errors.New("a list or a map cannot be the name of a field")
 		}

@@ -38,9 +38,9 @@ func (d *decoder) anyOf(t token, start []byte) (x any, err error) {
 	case tokNumber:
 		return t.num().value(), nil
 	case tokString:
-		return string(t.data), nil
+		return string(t.data()), nil
 	case tokBytes:
-		return slices.Clone(t.data), nil
+		return slices.Clone(t.data()), nil
 	case tokList:
 		err = d.nested(func() error { x, err = d.anys(t.len()); return err })
 		return x, err
@@ -106,7 +106,7 @@ func (d *decoder) anyKey() (any, error) {
 		return nil, err
 	}
 	if t.what == tokString {
-		return d.name(t.data), nil
+		return d.name(t.data()), nil
 	}
 	return d.anyOf(t, start)
 }
@@ -129,13 +129,13 @@ func (d *decoder) name(b []byte) any {
 func (d *decoder) anyExt(t token, start []byte) (any, error) {
 	switch t.code() {
 	case extComplex:
-		if len(t.data) != 16 {
+		if len(t.data()) != 16 {
 			return nil, errTruncated
 		}
-		a := rawArray{dtype: "<c16", data: t.data}
+		a := rawArray{dtype: "<c16", data: t.data()}
 		return a.at(0).value(), nil
 	case extBig:
-		return bigInt(t.data), nil
+		return bigInt(t.data()), nil
 	case extArray, extBeside:
 		a, err := d.parseArray(t)
 		if err != nil {
@@ -147,7 +147,7 @@ func (d *decoder) anyExt(t token, start []byte) (any, error) {
 	b := start[:len(start)-len(d.b)]
 	if d.tree != nil {
 		var e Encoder
-		e.ext(t.code(), t.data)
+		e.ext(t.code(), t.data())
 		b = e.buf
 	}
 	err := msgpack.Unmarshal(b, &x) // a time stamp

@@ -187,14 +187,14 @@ func (e *Encoder) copy(d *decoder) error {
 	case tokNumber:
 		e.number(t.num())
 	case tokString:
-		return e.string(string(t.data))
+		return e.string(string(t.data()))
 	case tokBytes:
-		return e.bytes(t.data)
+		return e.bytes(t.data())
 	case tokExt:
 		if t.code() == extFailed {
-			e.extLong(extFailed, t.data)
+			e.extLong(extFailed, t.data())
 		} else {
-			e.ext(t.code(), t.data)
+			e.ext(t.code(), t.data())
 		}
 	case tokList:
 		e.beginList(t.len())

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"unsafe"
 )
 
 // decoder reads values from a payload. Nothing that it makes refers to the payload's memory, which is reused.
@@ -15,18 +16,35 @@ type decoder struct {
 	names   map[string]any // keys of maps, see name
 }
 
-// token is the head of a value. One more word, and it would be returned through memory instead of registers, which takes twice as long.
+// token is the head of a value. The compiler keeps structs of four fields and 32 bytes in registers; larger ones go through memory, which
+// took as long as everything else that is done with a number.
 type token struct {
-	what byte
-	kind uint8   // tokNumber: its numberKind; tokExt: the code
-	n    int64   // tokList, tokMap: items that follow; tokNumber: as in number
-	f    float64 // tokNumber
-	data []byte  // tokString, tokBytes, tokExt: the content
+	what  byte
+	kind  uint8 // tokNumber: its numberKind; tokExt: the code
+	n     int64 // tokNumber: its bits; tokList, tokMap: items that follow; else the length of the content
+	first *byte // tokString, tokBytes, tokExt: the content
 }
 
-func (t token) num() number { return number{what: numberKind(t.kind), i: t.n, f: t.f} }
-func (t token) code() int8  { return int8(t.kind) }
-func (t token) len() int    { return int(t.n) }
+func numberToken(what numberKind, bits uint64) token {
+	return token{what: tokNumber, kind: uint8(what), n: int64(bits)}
+}
+
+func dataToken(what byte, kind uint8, data []byte) token {
+	return token{what, kind, int64(len(data)), unsafe.SliceData(data)}
+}
+
+func (t token) is(what numberKind) bool { return t.what == tokNumber && numberKind(t.kind) == what }
+func (t token) float() float64          { return math.Float64frombits(uint64(t.n)) }
+func (t token) code() int8              { return int8(t.kind) }
+func (t token) len() int                { return int(t.n) }
+func (t token) data() []byte            { return unsafe.Slice(t.first, t.n) }
+
+func (t token) num() number {
+	if numberKind(t.kind) == isFloat {
+		return number{what: isFloat, f: t.float()}
+	}
+	return number{what: numberKind(t.kind), i: t.n}
+}
 
 // next reads the head of the next value; what a string or an extension contains is read as well.
 func (d *decoder) next() (t token, err error) {
@@ -45,7 +63,7 @@ func (d *decoder) head() (t token, err error) {
 	d.b = d.b[1:]
 	switch {
 	case c < 0x80:
-		return token{what: tokNumber, n: int64(c)}, nil
+		return numberToken(isInt, uint64(c)), nil
 	case c < 0x90:
 		return d.list(tokMap, uint64(c&15))
 	case c < 0xa0:
@@ -53,13 +71,13 @@ func (d *decoder) head() (t token, err error) {
 	case c < 0xc0:
 		return d.data(tokString, uint64(c&31), 0)
 	case c >= 0xe0:
-		return token{what: tokNumber, n: int64(int8(c))}, nil
+		return numberToken(isInt, uint64(int8(c))), nil
 	}
 	switch c {
 	case 0xc0:
 		return token{}, nil
 	case 0xc2, 0xc3:
-		return token{what: tokNumber, kind: uint8(isBool), n: int64(c & 1)}, nil
+		return numberToken(isBool, uint64(c&1)), nil
 	case 0xd4, 0xd5, 0xd6, 0xd7, 0xd8: // extensions of 1, 2, 4, 8, 16 bytes
 		return d.data(tokExt, 1<<(c-0xd4), 1)
 	}
@@ -81,9 +99,9 @@ func (d *decoder) head() (t token, err error) {
 	case 0xc7, 0xc8, 0xc9:
 		return d.data(tokExt, u, 1)
 	case 0xca:
-		return token{what: tokNumber, kind: uint8(isFloat), f: float64(math.Float32frombits(uint32(u)))}, nil
+		return numberToken(isFloat, math.Float64bits(float64(math.Float32frombits(uint32(u))))), nil
 	case 0xcb:
-		return token{what: tokNumber, kind: uint8(isFloat), f: math.Float64frombits(u)}, nil
+		return numberToken(isFloat, u), nil
 	case 0xd9, 0xda, 0xdb:
 		return d.data(tokString, u, 0)
 	case 0xdc, 0xdd:
@@ -92,9 +110,9 @@ func (d *decoder) head() (t token, err error) {
 		return d.list(tokMap, u)
 	case 0xd0, 0xd1, 0xd2, 0xd3: // signed
 		shift := 64 - 8*width
-		return token{what: tokNumber, n: int64(u<<shift) >> shift}, nil
+		return numberToken(isInt, uint64(int64(u<<shift)>>shift)), nil
 	}
-	return token{what: tokNumber, kind: uint8(unsigned(u).what), n: int64(u)}, nil
+	return numberToken(unsigned(u).what, u), nil
 }
 
 // list checks that so many items can follow: each takes a byte at least, so no count makes us reserve memory that is not there.
@@ -109,10 +127,11 @@ func (d *decoder) data(what byte, n uint64, head int) (t token, err error) {
 	if n > uint64(len(d.b)) || int(n)+head > len(d.b) {
 		return t, errTruncated
 	}
-	t = token{what: what, data: d.b[head : head+int(n)]}
+	kind := uint8(0)
 	if head > 0 {
-		t.kind = d.b[0]
+		kind = d.b[0]
 	}
+	t = dataToken(what, kind, d.b[head:head+int(n)])
 	d.b = d.b[head+int(n):]
 	return t, nil
 }
@@ -180,8 +199,21 @@ func isArrayExt(t token) bool {
 }
 
 func mismatch(t token, v reflect.Value) error {
-	what := [...]string{"nil", "the number " + t.num().String(), fmt.Sprintf("the string %.40q", t.data), fmt.Sprintf("%d bytes", len(t.data)),
-		fmt.Sprintf("a list of %d", t.len()), fmt.Sprintf("a map of %d", t.len()), "extension " + fmt.Sprint(t.code())}[t.what]
+	what := "nil"
+	switch t.what {
+	case tokNumber:
+		what = "the number " + t.num().String()
+	case tokString:
+		what = fmt.Sprintf("the string %.40q", t.data())
+	case tokBytes:
+		what = fmt.Sprintf("%d bytes", t.len())
+	case tokList:
+		what = fmt.Sprintf("a list of %d", t.len())
+	case tokMap:
+		what = fmt.Sprintf("a map of %d", t.len())
+	case tokExt:
+		what = fmt.Sprint("extension ", t.code())
+	}
 	if isArrayExt(t) {
 		what = "an array"
 		if a, err := (&decoder{buffers: [][]byte{nil}}).parseArray(t); err == nil || a.dtype != "" {

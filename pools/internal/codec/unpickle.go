@@ -3,7 +3,6 @@ package codec
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 	"sync"
 )
 
@@ -62,7 +61,7 @@ func (t *tree) next() (token, error) {
 	f.next++
 	switch o.what {
 	case tokNumber:
-		return o.number(), nil
+		return numberToken(numberKind(o.kind), o.at), nil
 	case tokNil:
 		return token{}, nil
 	}
@@ -81,14 +80,7 @@ func (t *tree) next() (token, error) {
 		t.frames = append(t.frames, frame{o.at, o.at + o.n})
 		return token{what: o.what, n: n}, nil
 	}
-	return token{what: o.what, kind: o.kind, data: t.b[o.at : o.at+o.n]}, nil
-}
-
-func (o *node) number() token {
-	if numberKind(o.kind) == isFloat {
-		return token{what: tokNumber, kind: o.kind, f: math.Float64frombits(o.at)}
-	}
-	return token{what: tokNumber, kind: o.kind, n: int64(o.at)}
+	return dataToken(o.what, o.kind, t.b[o.at:o.at+o.n]), nil
 }
 
 // peek is the next value, nil where there is none in this list.
