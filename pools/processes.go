@@ -16,7 +16,7 @@ import (
 // crash does not end the MPI job.
 //
 // The processes are this program, started again: it must call [Main] first, or the pool cannot be made. They run functions made by
-// [Register], whose tasks and results travel as msgpack and raw memory (see [Python], which has the same rules). They die with this
+// [Register], whose tasks and results travel as msgpack and raw memory (see [Python] for what can). They die with this
 // process, whatever ends it. Costs: some 5 ms for the start of a process; 22 us for a map of 16 floats; per task 60 ns for
 // a float or an int, some 4 us for a struct of four fields, a memory copy for a numeric slice.
 func Processes() PoolOption { return func(c *poolConfig) { c.processes = true } }

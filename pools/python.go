@@ -14,8 +14,8 @@ import (
 // Every pool can run it, in worker processes of the interpreter that [Interpreter] chooses, which are started by the pool's first map
 // of such a function and kept until it is closed. The program must import package pyshim; see [RegisterPython].
 //
-// Tasks and results travel as msgpack and raw memory: numbers, strings, []byte, slices, maps and structs (dicts, by the names of their
-// fields or of `msgpack:"name"` tags) in any nesting. Slices of numbers are NumPy arrays there where NumPy is installed, [][]float64
+// Tasks and results travel as pickles that can hold nothing but data, and as raw memory: numbers, strings, []byte, slices, maps and
+// structs (dicts, by the names of their fields or of `msgpack:"name"` tags) in any nesting. Slices of numbers are NumPy arrays there where NumPy is installed, [][]float64
 // and the like with rows of one length 2-D arrays, [Array] any array. A result becomes whatever R asks for; into `any` go int64,
 // float64, []any, map[string]any and so on. What does not fit is the error of its task.
 //
