@@ -32,7 +32,7 @@ type tree struct {
 	nodes  []node
 	kids   []uint32 // items of lists and maps, by their nodes
 	frames []frame  // lists and maps that the decoder is in, the innermost last
-	left   int      // how much more it may give, see maxUnpickled
+	left   int64    // how much more it may give, see maxUnpickled
 }
 
 // frame is a list or a map: the places of its items in kids that are still to come.
@@ -68,7 +68,7 @@ func (t *tree) next() (token, error) {
 	if o.what >= nodeExtension {
 		return token{}, errPickle // functions are no values
 	}
-	if t.left -= int(o.n); t.left < 0 {
+	if t.left -= int64(o.n); t.left < 0 {
 		return token{}, errUnpickled
 	}
 	n := int64(o.n)
