@@ -62,7 +62,7 @@ func onEach(t *testing.T, needs ability, f func(t *testing.T, p pools.Pool)) {
 			if lacks := needs &^ m.can; lacks != 0 {
 				t.Skipf("%s has not got ability %b", m.name, lacks)
 			}
-			before := runtime.NumGoroutine()
+			before := goroutines()
 			p := m.make(t)
 			f(t, p)
 			if !strings.Contains(p.String(), "closed") {
@@ -79,12 +79,27 @@ func onEach(t *testing.T, needs ability, f func(t *testing.T, p pools.Pool)) {
 // noneLeft waits until there are no more goroutines than before: one that has told that it ends may need a moment to do so.
 func noneLeft(t *testing.T, before int) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before; runtime.Gosched() {
+	for deadline := time.Now().Add(10 * time.Second); runtime.NumGoroutine() > before && goroutines() > before; runtime.Gosched() {
 		if time.Now().After(deadline) {
-			stacks := make([]byte, 1<<20)
-			t.Fatalf("%d goroutines, %d before\n%s", runtime.NumGoroutine(), before, stacks[:runtime.Stack(stacks, true)])
+			t.Fatalf("%d goroutines, %d before\n%s", goroutines(), before, stacks())
 		}
 	}
+}
+
+// goroutines counts them. Those by which the ranks of an MPI job watch each other are left out: they belong to the job, and may begin at
+// any moment of its first pool.
+func goroutines() (n int) {
+	for _, stack := range strings.Split(stacks(), "\n\n") {
+		if !strings.Contains(stack, "internal/lifeline") {
+			n++
+		}
+	}
+	return n
+}
+
+func stacks() string {
+	b := make([]byte, 1<<20)
+	return string(b[:runtime.Stack(b, true)])
 }
 
 // stillWorks is the end of every case: whatever went wrong, the next call is right.
@@ -440,7 +455,9 @@ func TestAnEndlessStreamEndsWhenItsLoopIsLeft(t *testing.T) {
 		if !ended || n != 3000 {
 			t.Errorf("ended %v after %d results", ended, n)
 		}
-		if most := 3000 + 20_000*max(p.Size(), 1); drawn > most {
+		// How far the workers get while the results are read depends on who gets the CPUs; what bounds it is 64 chunks per worker, and
+		// chunks of at most a part of what came so far.
+		if most := 3000 + 500_000*max(p.Size(), 1); drawn > most {
 			t.Errorf("%d tasks drawn for 3000 results", drawn)
 		}
 	})

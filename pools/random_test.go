@@ -30,7 +30,7 @@ func TestRandomCalls(t *testing.T) {
 	}
 	t.Logf("go test -run TestRandomCalls -seed %d -rounds %d", first, *rounds)
 	for _, workers := range []int{1, 2, 5, 13} {
-		before := runtime.NumGoroutine()
+		before := goroutines()
 		p := must(pools.NewMultiPool(workers))
 		var wg sync.WaitGroup
 		for g := range uint64(4) {
