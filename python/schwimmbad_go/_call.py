@@ -70,6 +70,8 @@ class Call:
         The `ResultIterator` that takes what the stream yields.
     function : Encoded or None
         `func`, pickled before: a caller with many calls of one function pickles it once.
+    stateless : bool
+        With `function`: it is made of references alone, so that a worker may keep it from call to call.
     encoder : Encoder or None
         Pickles the tasks in the place of the pool's own.
     group : int
@@ -92,6 +94,7 @@ class Call:
     deadline: float | None = None
     consumer: Any = None
     function: Encoded | None = None
+    stateless: bool = False
     encoder: Encoder | None = None
     group: int = 0
     ahead: int | None = None

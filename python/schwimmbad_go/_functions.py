@@ -103,7 +103,7 @@ class Encoder:
 
     def is_reference(self, func: types.FunctionType, data: Any) -> bool:
         """Whether `data` is just the name of a function: no state in it can change from map to map."""
-        return len(data) < 1024 and _importable(func) and self.snapshot is not None and not self._stale_name(func)
+        return len(data) < 1024 and importable(func) and self.snapshot is not None and not self._stale_name(func)
 
     def _stale_name(self, func: types.FunctionType) -> bool:
         return func.__module__ == "__main__" and (
@@ -229,7 +229,7 @@ def _pickler(base: Any, snapshot: Snapshot | None, reducers: Reducers | None = N
                     )
             if hasattr(super(), "reducer_override"):
                 return super().reducer_override(obj)
-            if type(obj) is types.FunctionType and (obj.__module__ == "__main__" or not _importable(obj)):
+            if type(obj) is types.FunctionType and (obj.__module__ == "__main__" or not importable(obj)):
                 return _reduce_function(obj, set(), at_home=False)
             if isinstance(obj, type) and obj.__module__ == "__main__":
                 raise pickle.PicklingError(f"class {obj.__qualname__} of __main__ is not known on the other side")
@@ -240,7 +240,8 @@ def _pickler(base: Any, snapshot: Snapshot | None, reducers: Reducers | None = N
     return ByValue
 
 
-def _importable(obj: Any) -> bool:
+def importable(obj: Any) -> bool:
+    """Whether the name of a function or class leads to it."""
     module = sys.modules.get(getattr(obj, "__module__", None) or "")
     if module is None:
         return False
@@ -252,7 +253,7 @@ def _importable(obj: Any) -> bool:
 
 def _known(obj: Any, changed: set[str]) -> bool:
     """Whether a forked worker finds this very definition by its name."""
-    if not _importable(obj):
+    if not importable(obj):
         return False
     return obj.__module__ != "__main__" or obj.__qualname__.partition(".")[0] not in changed
 

@@ -71,7 +71,7 @@ class Job:
         with runner.lock:  # until the job is known, nothing protects the stored function from being dropped
             func, stateless, time_key = runner.function(call.func, encoded)
             self.func = func
-            if stateless:
+            if stateless or call.stateless:
                 flags |= L.STATELESS
             _PARAMS.pack_into(
                 runner.arena, port.at + 8 * L.W_PARAM, self.source.n, time_key, call.chunksize or 0, call.retries, job_flags,

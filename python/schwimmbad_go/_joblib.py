@@ -21,7 +21,8 @@ from joblib.parallel import FallbackToBackend, Parallel, ParallelBackendBase, Se
 
 from . import _engine, _joblib_pool
 from ._joblib_arrays import BatchEncoder
-from ._joblib_session import Result, Session
+from ._joblib_batch import Result
+from ._joblib_session import Session
 from .error import PoolUnavailable
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
         self.parallel: Any = None
         self._options: dict[str, Any] = {}
         self._n_jobs = 1
+        self._nested: Any = None
 
     def __reduce__(self) -> Any:  # a task that holds a Parallel object, say: over there it is a backend of its own
         return SchwimmbadBackend, (self.nesting_level, self.inner_max_num_threads)
@@ -151,7 +153,9 @@ class SchwimmbadBackend(ParallelBackendBase):  # type: ignore[misc]
 
     def get_nested_backend(self) -> Any:
         """What calls of joblib inside a task use: threads in the first level, as with joblib's own process backends."""
-        return super().get_nested_backend()
+        if self._nested is None:  # joblib asks for each batch
+            self._nested = super().get_nested_backend()
+        return self._nested
 
     # ---- work ----------------------------------------------------------------------------------------------
 

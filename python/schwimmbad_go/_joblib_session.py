@@ -1,27 +1,30 @@
 """The batches of one ``joblib.Parallel`` under way on a pool.
 
-joblib hands over batches of calls, one after the other, and asks for more whenever one is done. Each becomes a job of the engine.
+joblib hands over batches of calls, one after the other, and asks for more whenever one is done. Each becomes a task of the engine, and
+those that go out at the same moment one job.
 Where joblib waits for results in the order of the batches, the thread that waits turns the engine itself; where results must go on
 while nobody waits (generators), a thread does, on a port of its own.
 """
 
 from __future__ import annotations
 
+import gc
 import itertools
 import sys
 import threading
 import time
-import types
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from . import _layout as L
+from . import _payload
 from ._call import PLAIN, Call
 from ._joblib_arrays import BatchEncoder
-from ._joblib_task import ARGS, SINGLE, WHOLE, Batch
+from ._joblib_batch import Launch, Piece, Result, by_reference, name_calls, take_apart
+from ._joblib_task import Batch
 from ._pump import Jobs
-from .error import EngineError, PoolClosed, WorkerLost, pool_timeout
+from .error import PoolClosed, pool_timeout
 
 if TYPE_CHECKING:
     from ._payload import Encoded
@@ -30,101 +33,15 @@ if TYPE_CHECKING:
 # One batch costs the master some 50 us of joblib's own code, and its last one is what others wait for at the end.
 TARGET: Final = 20e-3  # seconds of work in a batch
 BUDGET: Final = 5 * TARGET  # after which a batch whose calls are longer than those before comes back
-# Calls: three objects each, which Python's garbage collector looks through again and again while they wait. 100 000 tiny calls took the
-# master 0.09 s with batches of 256 or 512, 0.12 with 1024, 0.23 with 16384.
-MAX_BATCH: Final = 512
+# A batch costs the master about as much as 100 tiny calls: with 8 workers 100 000 took it 63 ms with 175 to 256 calls in each, 67 with 88.
+LEAST_MOST: Final = 175
+MOST: Final = 2048  # calls; longer batches save nothing
+# Batches that take less go out as one job. Longer ones do not: the job holds their arguments until the last is done.
+BRIEF: Final = 1e-3  # seconds
 _GROWTH: Final = 32  # from one batch size to the next: the first calls of a worker import what they need, and are slow
 _MAX_FUNCTIONS: Final = 8
-_IMMUTABLE: Final = (int, float, complex, bool, str, bytes, type(None))
 
 _groups = itertools.count(1)
-
-
-class Result:
-    """What ``submit`` returns: a batch whose results will be there.
-
-    Parameters
-    ----------
-    session : Session
-    items : list
-        Calls, as (func, args, kwargs).
-    first : int
-        Number of calls in the batches before.
-    callback : callable or None
-        Called with this object when the batch is done; when it failed, only if the session says so.
-    """
-
-    __slots__ = ("callback", "done", "error", "first", "left", "out", "session", "single")
-
-    def __init__(self, session: Session, size: int, first: int, callback: Callable[[Any], Any] | None, single: bool) -> None:
-        self.session = session
-        self.first = first
-        self.callback = callback
-        self.single = single
-        self.out: list[Any] = [None] * size
-        self.left = size
-        self.done = False
-        self.error: BaseException | None = None
-
-    def get(self, timeout: float | None = None) -> Any:
-        """The results; raises what a call raised, of this batch or of another one that is under way.
-
-        Parameters
-        ----------
-        timeout : float, optional
-            [s]
-
-        Raises
-        ------
-        PoolTimeout
-            It takes longer. A ``multiprocessing.TimeoutError`` as well.
-        """
-        self.session.wait(self, timeout)
-        return self.value()
-
-    def value(self) -> Any:
-        """The results, which are there; or raises."""
-        if self.error is not None:
-            raise self.error
-        return self.out[0] if self.single else self.out
-
-
-class _Piece:
-    """Calls of a batch as one task of the engine; what a `Jobs` tells when it ends.
-
-    Parameters
-    ----------
-    session : Session
-    result : Result
-    start : int
-        Place of the first call in the batch.
-    calls : list
-        In the form WHOLE until the piece goes out; see `Batch`.
-    """
-
-    __slots__ = ("calls", "form", "func", "result", "session", "start")
-
-    def __init__(
-        self, session: Session, result: Result, start: int, calls: list[Any], func: Any = None, form: int | None = None
-    ) -> None:
-        self.session = session
-        self.result = result
-        self.start = start
-        self.calls = calls
-        self.func = func
-        self.form = form
-
-    def task(self) -> tuple[int, list[Any]]:
-        """What is sent. The calls as joblib made them are let go: Python's garbage collector looks through what waits."""
-        if self.form is None:
-            self.func, self.form, self.calls = _shared_function(self.calls)
-        return self.form, self.calls
-
-    def _complete(self, values: list[Any]) -> None:
-        self.session.arrived(self, *values[0])
-
-    def _fail(self, error: BaseException) -> None:
-        self.session.failed(self, error)
 
 
 class Session:
@@ -163,11 +80,11 @@ class Session:
         self.group = -next(_groups)
         self.begin()
         self.under_way = 0
-        self.waiting: deque[_Piece] = deque()
-        self.functions: dict[Any, tuple[Batch, Encoded]] = {}
+        self.waiting: deque[Piece] = deque()
+        self.functions: dict[Any, tuple[Batch, Encoded, bool]] = {}
         self.error: BaseException | None = None
         self.turning = False
-        self.work = Jobs(runner)
+        self.work = Jobs(runner, parts=True)
         self.driver = Driver(self) if background else None
         if self.driver is not None:
             self.driver.start()
@@ -178,6 +95,7 @@ class Session:
         """Another call of a Parallel object begins: its tasks are others, and are counted from 0."""
         self.auto = False
         self.size = 1
+        self.most = most_calls(self.n_jobs)
         self.per_call = 0.0  # seconds, smoothed
         self.counted = 0  # calls in the batch that was looked at last
         self.submitted = 0
@@ -189,7 +107,8 @@ class Session:
         """Take a batch."""
         result = Result(self, len(items), self.submitted, callback, single)
         self.submitted += len(items)
-        self.waiting.append(_Piece(self, result, 0, items))
+        # At once: the calls as joblib made them are let go. Python's garbage collector looks through what waits.
+        self.waiting.append(Piece(result, 0, *take_apart(items)))
         if self.driver is not None:
             self.driver.wake()
         elif not self.turning:
@@ -200,7 +119,7 @@ class Session:
         """How many calls the next batch should have. Whoever asks wants batches that may be taken apart."""
         self.auto = True
         if self.per_call > 0:
-            self.size = max(1, min(int(TARGET / self.per_call), _GROWTH * self.size, MAX_BATCH))
+            self.size = max(1, min(int(TARGET / self.per_call), _GROWTH * self.size, self.most))
         return self.size
 
     def wait(self, result: Result, timeout: float | None) -> None:
@@ -257,31 +176,46 @@ class Session:
         """Hand batches to the engine, as many as may be under way."""
         while self.waiting and self.under_way < self.limit:
             piece = self.waiting.popleft()
-            self.under_way += 1
-            batch, encoded = self._function(piece)
-            call = Call(batch, [piece.task()], PLAIN, 1)
-            call.function, call.encoder, call.group = encoded, self.encoder, self.group
+            batch, encoded, stateless = self._function(piece)
+            pieces = [piece]
+            if stateless:  # else each needs the function as it was: see `Call.stateless`
+                self._join(pieces)
+            self.under_way += len(pieces)
+            call = Call(batch, [(p.form, p.calls) for p in pieces], PLAIN, 1)
+            call.function, call.stateless, call.encoder, call.group = encoded, stateless, self.encoder, self.group
             self.turning = True
             try:
-                self.work.begin(call, piece)
+                self.work.begin(call, Launch(self, pieces))
             finally:
                 self.turning = False
 
-    def _function(self, piece: _Piece) -> tuple[Batch, Encoded]:
-        if piece.form is None and len(self.functions) >= _MAX_FUNCTIONS:
-            piece.form = WHOLE  # each batch has another one, it seems: they go with the calls
-        piece.task()
-        func = piece.func
-        known = self.functions.get((func, self.auto))
+    def _join(self, pieces: list[Piece]) -> None:
+        """Add what waits behind the first piece and can go out with it."""
+        waiting, per_call, func = self.waiting, self.per_call, pieces[0].func
+        room = self.limit - self.under_way
+        while waiting and len(pieces) < room and waiting[0].func is func and 0 < per_call * len(waiting[0].calls) < BRIEF:
+            pieces.append(waiting.popleft())
+
+    def _function(self, piece: Piece) -> tuple[Batch, Encoded, bool]:
+        """What the engine runs for a piece, its pickle, and whether that is made of references alone."""
+        known = self.functions.get((piece.func, self.auto))
         if known is None:
-            batch = Batch(func, *self.nested, self.threads, BUDGET if self.auto else None)
-            known = batch, self.encoder.encode(batch, None, func or "the batch")
-            self.functions[func, self.auto] = known
+            if len(self.functions) >= _MAX_FUNCTIONS:  # each batch has another one, it seems: they go with the calls
+                piece.whole()
+                known = self.functions.get((None, self.auto))
+            if known is None:
+                func = piece.func
+                batch = Batch(func, *self.nested, self.threads, BUDGET if self.auto else None)
+                encoded = self.encoder.encode(batch, None, func or "the batch")
+                known = batch, encoded, by_reference(func, encoded)
+                self.functions[func, self.auto] = known
         return known
 
-    def arrived(self, piece: _Piece, seconds: float, values: list[Any]) -> None:
+    def arrived(self, piece: Piece, seconds: float, kind: int, values: Any) -> None:
         """Results of a piece; fewer than it has calls if its budget was used up."""
         self.under_way -= 1
+        if kind != L.PICKLE:
+            values = _payload.decode(kind, memoryview(values), ())
         result, count = piece.result, len(values)
         each = max(seconds, 1e-9) / count
         # What comes once per batch, or once per worker, weighs less in a larger batch: that one is believed.
@@ -294,20 +228,20 @@ class Session:
             size = max(1, min(int(TARGET / each), -(-len(rest) // self.n_jobs)))
             starts = range(0, len(rest), size)
             self.waiting.extendleft(
-                _Piece(self, result, piece.start + count + at, rest[at : at + size], piece.func, piece.form) for at in reversed(starts)
+                Piece(result, piece.start + count + at, piece.func, piece.form, rest[at : at + size]) for at in reversed(starts)
             )
         elif result.left == 0:
             result.done = True
             if result.callback is not None and self.error is None:
                 result.callback(result)
 
-    def failed(self, piece: _Piece, error: BaseException) -> None:
-        """The batch has failed, and with it what joblib runs."""
+    def failed(self, piece: Piece, error: BaseException, place: int = 0) -> None:
+        """The batch has failed, and with it what joblib runs. It was task `place` of its job."""
         self.under_way -= 1
         result = piece.result
         if result.done:
             return
-        _place(error, result.first + piece.start, len(piece.calls))
+        name_calls(error, place, result.first + piece.start, len(piece.calls))
         result.done, result.error = True, error
         if self.error is None:
             self.error = error
@@ -369,41 +303,18 @@ class Driver(threading.Thread):
             self.join()
 
 
+def most_calls(n_jobs: int) -> int:
+    """How many calls a batch may have.
+
+    joblib draws n_jobs batches at once, and makes a dict and two tuples for each call. Where that starts Python's garbage collector (by
+    default after 700 objects that stay; dicts, for tuples come from a free list), it looks through all calls that wait, again and again,
+    and now and then through all there is: 10 ms each time. 100 000 tiny calls took it 48 ms with 2 batches of 350, 64 with 2 of 400.
+    With the collector off, 46 ms with 2 of 350 and 37 with 2 of 2048.
+    """
+    drawn = gc.get_threshold()[0] if gc.isenabled() else 0
+    return min(max(drawn // n_jobs, LEAST_MOST), MOST) if drawn else MOST
+
+
 def too_late(timeout: float | None) -> BaseException:
     """The error for a batch that takes longer than joblib's timeout."""
     return pool_timeout(f"a batch of tasks took longer than the timeout of {timeout} s that joblib.Parallel was given")
-
-
-def _shared_function(items: list[Any]) -> tuple[Any, int, list[Any]]:
-    """The function of all calls, the form of the calls without it (see `Batch`), and the calls.
-
-    The function goes beside them only if it is a plain one without state of its own, and no call has keywords; else it is None.
-    Anything that may hold state goes with its batch: a worker's calls of later batches must not see what it was changed to. In the
-    form SINGLE tiny calls take a tenth of the time to pickle.
-    """
-    func = items[0][0]
-    if type(func) is types.FunctionType:
-        defaults = func.__defaults__ or ()
-        plain = func.__closure__ is None and not func.__dict__ and not func.__kwdefaults__
-        plain = plain and all(isinstance(v, _IMMUTABLE) for v in defaults)
-    else:
-        plain = type(func) is types.BuiltinFunctionType and type(func.__self__) is types.ModuleType
-    if not plain:
-        return None, WHOLE, items
-    funcs, args, keywords = zip(*items, strict=True)
-    if len(set(map(id, funcs))) > 1 or any(keywords):
-        return None, WHOLE, items
-    if set(map(len, args)) == {1}:
-        return func, SINGLE, list(itertools.chain.from_iterable(args))
-    return func, ARGS, list(args)
-
-
-def _place(error: BaseException, first: int, count: int) -> None:
-    """An engine's task is a batch: say which calls of the user's it was."""
-    if getattr(error, "index", None) is not None and not isinstance(error, EngineError):
-        error.index = first  # type: ignore[attr-defined]
-    if isinstance(error, WorkerLost) and count >= 1:
-        which = f"task {first}" if count == 1 else f"one of the tasks {first} to {first + count - 1}"
-        text = str(error).replace("task 0 was lost", f"{which} was lost", 1)
-        text = text.replace("; retries=1 runs such a task once more", "")
-        error.args = (text.replace(" and other tasks are not affected", ""), *error.args[1:])

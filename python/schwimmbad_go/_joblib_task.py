@@ -7,11 +7,15 @@ engine's function, which workers get once.
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import perf_counter
 from typing import Any, Final
+
+from . import _payload
+from ._layout import PICKLE
 
 _GROWTH: Final = 8  # of the number of calls between two looks at the clock
 
@@ -19,7 +23,7 @@ WHOLE: Final = 0
 ARGS: Final = 1
 SINGLE: Final = 2
 
-Outcome = tuple[float, list[Any]]  # seconds, results
+Outcome = tuple[float, int, Any]  # seconds, how the results are encoded (see `_payload`), results
 
 
 class Batch:
@@ -56,13 +60,15 @@ class Batch:
         """
         form, calls = task
         run = (self._whole, self._args, self._single)[form]
-        with _nested(self.nested, self.n_jobs), _limited(self.threads):
+        with _nested(copy.copy(self.nested), self.n_jobs), _limited(self.threads):
             start = perf_counter()
             if self.budget is None:
                 results = run(calls)
             else:
                 results = self._run_for(run, calls, start, self.budget)
-            return perf_counter() - start, results
+            seconds = perf_counter() - start
+        kind, data = _payload.pack_numbers(results)
+        return seconds, kind, data if kind == PICKLE else bytes(data)
 
     def _whole(self, calls: Iterable[Any]) -> list[Any]:
         return [f(*args, **kwargs) for f, args, kwargs in calls]

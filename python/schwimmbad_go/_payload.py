@@ -56,27 +56,38 @@ def encode_tasks(tasks: Any) -> Encoded:
 
 def encode_results(values: list[Any]) -> Encoded:
     """Encode results; the types that come out at the other end are exactly those that went in."""
+    kind, data = pack_numbers(values)
+    if kind != PICKLE:
+        return kind, data, []
     first = type(values[0])
-    if first is float:
-        if set(map(type, values)) == {float}:
-            return FLOATS, array("d", values).tobytes(), []
-        return encode_pickle(values)
     if first is int:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
-        words = _ints(values)
-        if words is not None:
-            return INTS, words, []
         return PICKLE, pickle.dumps(values, 5), []
     np = sys.modules.get("numpy")
-    if np is None:
+    if np is None or first is float:
         return encode_pickle(values)
-    if first is np.float64:
-        if set(map(type, values)) == {first}:
-            return NP_FLOATS, array("d", values).tobytes(), []
-    elif first is np.ndarray and len(values) > 1 and values[0].nbytes * len(values) <= SMALL_SLAB:
+    if first is np.ndarray and len(values) > 1 and values[0].nbytes * len(values) <= SMALL_SLAB:
         packed = slab(np, values)
         if packed is not None:
             return SLAB, packed, []
     return encode_pickle(values)
+
+
+def pack_numbers(values: list[Any]) -> tuple[int, Any]:
+    """Numbers of one type as their bytes, with the kind for `decode`; anything else as it is, with PICKLE.
+
+    Only where that is faster than pickling, and gives exactly what went in.
+    """
+    first = type(values[0])
+    if first is int:
+        words = _ints(values)
+        return (PICKLE, values) if words is None else (INTS, words)
+    if first is not float:
+        np = sys.modules.get("numpy")
+        if np is None or first is not np.float64:
+            return PICKLE, values
+    if set(map(type, values)) != {first}:
+        return PICKLE, values
+    return FLOATS if first is float else NP_FLOATS, array("d", values).tobytes()
 
 
 def _ints(values: list[Any]) -> memoryview | None:

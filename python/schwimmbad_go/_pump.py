@@ -24,13 +24,31 @@ class Settled(Protocol):
     def _fail(self, error: BaseException) -> None: ...
 
 
-class Jobs:
-    """Jobs of one pool under way on one port. Used by one thread at a time; `kick` may be called by any."""
+class Parts(Protocol):
+    """Who wants the results of each task as they come."""
 
-    def __init__(self, runner: Runner) -> None:
+    def _part(self, first: int, values: list[Any]) -> None: ...
+
+    def _fail_part(self, place: int, error: BaseException) -> None: ...
+
+    def _fail(self, error: BaseException) -> None: ...
+
+
+class Jobs:
+    """Jobs of one pool under way on one port. Used by one thread at a time; `kick` may be called by any.
+
+    Parameters
+    ----------
+    runner : Runner
+    parts : bool
+        Who waits for them are `Parts`. The other tasks of a job that failed are then ended, if need be with their workers.
+    """
+
+    def __init__(self, runner: Runner, parts: bool = False) -> None:
         self.runner = runner
         self.port = runner.acquire()
-        self.jobs: dict[int, tuple[Job, list[Any], Settled]] = {}
+        self.parts = parts
+        self.jobs: dict[int, tuple[Job, list[Any], Any]] = {}  # the last: Settled, or Parts
 
     def kick(self) -> None:
         """Wake the thread that waits in `turn`."""
@@ -39,8 +57,8 @@ class Jobs:
             if not runner.freed:
                 runner.engine.lib.swg_kick(self.port.handle)  # a closed port needs no waking
 
-    def begin(self, call: Call, result: Settled) -> None:
-        """Start a job; its first chunks are with the workers when this returns."""
+    def begin(self, call: Call, result: Any) -> None:
+        """Start a job of `Settled`, or of `Parts` that has tasks; its first chunks are with the workers when this returns."""
         call.ordered = False
         try:
             job = self.runner.job_type(self.runner, call, self.port, False)
@@ -116,24 +134,36 @@ class Jobs:
             except BaseException as raised:
                 self._give_up(job, result, raised)
                 continue
-            if error is not None:
+            if error is not None and not self.parts:
                 self._give_up(job, result, error)
                 continue
             end = first + len(values)
+            job.delivered += len(values)
+            done = job.delivered == job.source.n
+            if done:
+                del self.jobs[job.id]
+                self.runner.ended(job.id)
+            if self.parts:
+                if values:
+                    result._part(first, values)
+                if error is not None:
+                    self._give_up(job, result, error, end)
+                continue
             if end > len(out):
                 out += [_MISSING] * (end - len(out))
             out[first:end] = values
-            job.delivered += len(values)
-            if job.delivered == job.source.n:
-                del self.jobs[job.id]
-                self.runner.ended(job.id)
+            if done:
                 result._complete(out)
 
-    def _give_up(self, job: Job, result: Settled, error: BaseException) -> None:
+    def _give_up(self, job: Job, result: Any, error: BaseException, place: int | None = None) -> None:
+        """A job has failed; with `place` it was this task of it."""
         self.jobs.pop(job.id, None)
-        self.runner.engine.lib.swg_cancel(self.port.handle, job.id, 0)  # it may be unknown by now: nothing is lost
+        self.runner.engine.lib.swg_cancel(self.port.handle, job.id, self.parts)  # it may be unknown by now: nothing is lost
         self.runner.ended(job.id)
-        result._fail(error)
+        if place is None:
+            result._fail(error)
+        else:
+            result._fail_part(place, error)
 
     def _failed(self, code: int) -> None:
         """The engine refused: every job of this port hears why. The next one tries anew."""
