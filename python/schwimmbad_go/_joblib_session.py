@@ -181,7 +181,7 @@ class Session:
             if stateless:  # else each needs the function as it was: see `Call.stateless`
                 self._join(pieces)
             self.under_way += len(pieces)
-            call = Call(batch, [(p.form, p.calls) for p in pieces], PLAIN, 1)
+            call = Call(batch, [piece.task() for piece in pieces], PLAIN, 1)
             call.function, call.stateless, call.encoder, call.group = encoded, stateless, self.encoder, self.group
             self.turning = True
             try:
@@ -200,8 +200,8 @@ class Session:
         """What the engine runs for a piece, its pickle, and whether that is made of references alone."""
         known = self.functions.get((piece.func, self.auto))
         if known is None:
-            if len(self.functions) >= _MAX_FUNCTIONS:  # each batch has another one, it seems: they go with the calls
-                piece.whole()
+            if len(self.functions) >= _MAX_FUNCTIONS:  # each batch has another one, it seems: it goes with them
+                piece.carry()
                 known = self.functions.get((None, self.auto))
             if known is None:
                 func = piece.func
@@ -228,7 +228,7 @@ class Session:
             size = max(1, min(int(TARGET / each), -(-len(rest) // self.n_jobs)))
             starts = range(0, len(rest), size)
             self.waiting.extendleft(
-                Piece(result, piece.start + count + at, piece.func, piece.form, rest[at : at + size]) for at in reversed(starts)
+                Piece(result, piece.start + count + at, piece.func, piece.own, piece.form, rest[at : at + size]) for at in reversed(starts)
             )
         elif result.left == 0:
             result.done = True

@@ -23,6 +23,7 @@ WHOLE: Final = 0
 ARGS: Final = 1
 SINGLE: Final = 2
 
+Form = int | tuple[int, tuple[str, ...]]
 Outcome = tuple[float, int, Any]  # seconds, how the results are encoded (see `_payload`), results
 
 
@@ -32,7 +33,7 @@ class Batch:
     Parameters
     ----------
     func : callable or None
-        Of all calls of the batch; None: each brings its own.
+        Of all calls; None: the batch, or each call, brings its own.
     nested : joblib backend
         For calls of joblib inside the tasks.
     n_jobs : int or None
@@ -50,16 +51,17 @@ class Batch:
         self.threads = threads
         self.budget = budget
 
-    def __call__(self, task: tuple[int, list[Any]]) -> Outcome:
+    def __call__(self, task: tuple[Form, Callable[..., Any] | None, list[Any]]) -> Outcome:
         """Run the calls; fewer results than calls if the budget was used up.
 
         Parameters
         ----------
-        task : (int, list)
-            WHOLE: calls as ``(func, args, kwargs)``; ARGS: as ``args``; SINGLE: as the one argument of each.
+        task : (form, callable or None, list)
+            The form of the calls, their function if it comes with them, and the calls. WHOLE: as ``(func, args, kwargs)``; ARGS: as
+            ``args``; SINGLE: as the one argument of each; ``(n, names)``: as n arguments and the values of keywords.
         """
-        form, calls = task
-        run = (self._whole, self._args, self._single)[form]
+        form, own, calls = task
+        run = _runner(form, self.func if own is None else own)
         with _nested(copy.copy(self.nested), self.n_jobs), _limited(self.threads):
             start = perf_counter()
             if self.budget is None:
@@ -69,21 +71,6 @@ class Batch:
             seconds = perf_counter() - start
         kind, data = _payload.pack_numbers(results)
         return seconds, kind, data if kind == PICKLE else bytes(data)
-
-    def _whole(self, calls: Iterable[Any]) -> list[Any]:
-        return [f(*args, **kwargs) for f, args, kwargs in calls]
-
-    def _args(self, calls: Iterable[Any]) -> list[Any]:
-        func = self._known()
-        return [func(*args) for args in calls]
-
-    def _single(self, calls: Iterable[Any]) -> list[Any]:
-        func = self._known()
-        return [func(arg) for arg in calls]  # not map(): it would take a StopIteration for its end
-
-    def _known(self) -> Callable[..., Any]:
-        assert self.func is not None
-        return self.func
 
     def _run_for(self, run: Callable[[Iterable[Any]], list[Any]], calls: list[Any], start: float, budget: float) -> list[Any]:
         rest = iter(calls)
@@ -97,6 +84,18 @@ class Batch:
             # Not more than what the budget leaves, by what calls took so far: one look too many costs 0.1 us.
             block = max(1, min(_GROWTH * block, int(len(results) * (budget - spent) / max(spent, 1e-9))))
         return results
+
+
+def _runner(form: Form, func: Any) -> Callable[[Iterable[Any]], list[Any]]:
+    """What runs calls in this form. Never map(): it would take a StopIteration for its end."""
+    if form == SINGLE:
+        return lambda calls: [func(arg) for arg in calls]
+    if form == ARGS:
+        return lambda calls: [func(*args) for args in calls]
+    if form == WHOLE:
+        return lambda calls: [f(*args, **kwargs) for f, args, kwargs in calls]
+    count, names = form  # type: ignore[misc]
+    return lambda calls: [func(*row[:count], **dict(zip(names, row[count:], strict=True))) for row in calls]
 
 
 def _nested(backend: Any, n_jobs: int | None) -> Any:

@@ -84,11 +84,16 @@ def test_numpy_scalars_are_what_they_were(parallel: Make) -> None:
 def test_calls_made_by_hand(parallel: Make) -> None:
     """joblib takes whatever can be unpacked; it need not be what `delayed` makes."""
 
+    class Names(dict[str, Any]):
+        """Not a dict as such."""
+
     def calls() -> list[Any]:
         mixed = [(both, (1, 2), {}), (both, [3, 4], {}), (both, "ab", {}), (both, iter([5, 6]), {}), (both, (7,), {"y": 8})]
         single = [(tasks.identity, (1,), {}), (tasks.identity, [2], {}), (tasks.identity, iter([3]), {}), [tasks.identity, (4,), {}]]
         uneven = [(tasks.show, iter([1]), {}), (tasks.show, (), {}), (tasks.show, (1, 2), {})]
-        return mixed + single + uneven
+        names = [(both, (1,), Names(y=i)) for i in range(4)] + [(both, (), {"y": i, "x": -i}) for i in range(8)]
+        turned = [(both, (), {"y": 1, "x": 2}), (both, (), {"x": 1, "y": 2})]
+        return mixed + single + uneven + names + turned
 
     expected = [f(*a, **k) for f, a, k in calls()]
     for batch_size in (1, 2, 4, 12):
@@ -105,17 +110,26 @@ def test_calls_that_are_none(parallel: Make, wrong: Any) -> None:
 
 
 def test_forms() -> None:
-    assert take_apart([(abs, (1,), {}), (abs, (2,), {})]) == (abs, SINGLE, [1, 2])
-    assert take_apart([(both, (1, 2), {}), (both, (3, 4), {})]) == (both, ARGS, [(1, 2), (3, 4)])
-    assert take_apart([(both, (), {}), (both, (3, 4), {})]) == (both, ARGS, [(), (3, 4)])
+    assert take_apart([(abs, (1,), {}), (abs, (2,), {})]) == (abs, None, SINGLE, [1, 2])
+    assert take_apart([(both, (1, 2), {}), (both, (3, 4), {})]) == (both, None, ARGS, [(1, 2), (3, 4)])
+    assert take_apart([(both, (), {}), (both, (3, 4), {})]) == (both, None, ARGS, [(), (3, 4)])
+    assert take_apart([(both, (1,), {}), (both, (3, 4), {})]) == (both, None, ARGS, [(1,), (3, 4)])
+    assert take_apart([(both, (1,), {"y": 2}), (both, (3,), {"y": 4})]) == (both, None, (1, ("y",)), [(1, 2), (3, 4)])
+    assert take_apart([(both, (), {"y": 2, "x": 1})]) == (both, None, (0, ("y", "x")), [(2, 1)])
+    for func in (lambda x, n=[]: n, [].append, str, Indexed, made_up):  # state, or what may have it
+        state = None if func is made_up else func
+        assert take_apart([(func, (1,), {}), (func, (2,), {})]) == (func if state is None else None, state, SINGLE, [1, 2])
     for calls in (
         [(abs, (1,), {}), (both, (2,), {})],
-        [(abs, (1,), {"x": 1})],
         [(abs, [1], {})],
-        [(lambda x, n=[]: n, (1,), {})],
-        [([].append, (1,), {})],
+        [(abs, (1,), {}), (abs, (1,), {"x": 1})],
+        [(abs, (1,), {"x": 1}), (abs, (1,), {})],
+        [(abs, (1,), {"x": 1}), (abs, (1, 2), {"x": 1})],
+        [(abs, (1,), {"x": 1, "y": 2}), (abs, (1,), {"y": 2, "x": 1})],
+        [(abs, (1,), [("x", 1)])],
+        [()],
     ):
-        assert take_apart(calls) == (None, WHOLE, calls)
+        assert take_apart(calls) == (None, None, WHOLE, calls)
 
 
 def made_up(state: str = "seen = []") -> Any:
