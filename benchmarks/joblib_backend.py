@@ -8,6 +8,7 @@ Not called joblib.py: the other benchmarks would import it in joblib's place.
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import os
@@ -54,6 +55,7 @@ class Work:
     call: Callable[[str], Any]
     goal: float
     calls: int = 1
+    collects: bool = False  # the garbage collector is on, as programs have it: the other rows are taken without, to scatter less
 
 
 @dataclass
@@ -67,11 +69,15 @@ class Variant:
 
     def run(self) -> float:
         """Seconds per call."""
+        if self.work.collects:
+            gc.enable()
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(self.work.calls):
             result = self.work.call(self.backend)
         seconds = (time.perf_counter() - start) / self.work.calls
         self.cpu.samples[len(self.cpu.samples)] = (time.process_time() - cpu) / self.work.calls
+        if self.work.collects:
+            gc.disable()
         del result
         return seconds
 
@@ -95,6 +101,7 @@ def works(quick: bool) -> list[Work]:
         Work("a call of 2 tiny tasks on warm workers", lambda b: parallel(b, (square(i) for i in range(2))), 2, 10),
         Work("a call of 50 tiny tasks on warm workers", lambda b: parallel(b, (square(i) for i in range(50))), 2, 5),
         Work(f"{len(many):,} tiny tasks, automatic batches", lambda b: parallel(b, (square(i) for i in many)), 3),
+        Work("the same, garbage collector on", lambda b: parallel(b, (square(i) for i in many)), 3, collects=True),
         Work(f"{len(arrays)} arrays of 8 MB in", lambda b: parallel(b, (total(a) for a in arrays)), 2),
         Work(f"{len(arrays)} arrays of 8 MB in and out", lambda b: parallel(b, (negative(a) for a in arrays)), 2),
         Work(f"one array of 8 MB in {len(arrays)} tasks", lambda b: parallel(b, (total(arrays[0]) for _ in arrays)), 1),
