@@ -380,6 +380,27 @@ func TestTheEndOfTheContext(t *testing.T) {
 	})
 }
 
+// A task that fails because its context has ended is not tried again, whoever notices the end first.
+func TestNoRetryAfterTheEndOfTheContext(t *testing.T) {
+	onEach(t, memory, func(t *testing.T, p pools.Pool) {
+		for range 20 {
+			ctx, cancel := context.WithCancel(bg)
+			var runs atomic.Int32
+			leave := func(context.Context, int) (int, error) {
+				runs.Add(1)
+				cancel()
+				return 0, errors.New("left")
+			}
+			if _, err := pools.Map(ctx, p, leave, numbers(1), pools.Retries(100)); err != context.Canceled { //nolint:errorlint // exactly this one
+				t.Fatal(err)
+			}
+			if n := runs.Load(); n != 1 {
+				t.Fatalf("the task ran %d times", n)
+			}
+		}
+	})
+}
+
 func TestACancelledMapDoesNotWaitForTheStubborn(t *testing.T) {
 	onEach(t, memory|abandons, func(t *testing.T, p pools.Pool) {
 		release := make(chan struct{})

@@ -1,6 +1,7 @@
 package inproc
 
 import (
+	"cmp"
 	"context"
 	"time"
 
@@ -44,7 +45,7 @@ func (c *Crew) Do(ctx context.Context, spec Spec) error {
 			locked = true
 		}
 		if j.over || c.sched.Finished(j.id) {
-			return j.source
+			return cmp.Or(j.source, j.expired)
 		}
 		if err := ctx.Err(); err != nil {
 			c.cancel(j, context.Cause(ctx))

@@ -18,9 +18,10 @@ type job struct {
 	failures map[int64]Failure
 	dirty    bool // somebody was left behind, who may still look
 	source   error
-	over     bool // finished, failed or left: nothing is offered any more
-	token    bool // the caller holds one
-	lent     bool // the caller, itself a task, has a goroutine run in its place
+	expired  error // of the caller's context, where a worker saw first that it had ended
+	over     bool  // finished, failed or left: nothing is offered any more
+	token    bool  // the caller holds one
+	lent     bool  // the caller, itself a task, has a goroutine run in its place
 	within   tristate
 	caller   worker // the caller as a worker
 
@@ -89,7 +90,7 @@ func (c *Crew) forget(j *job) {
 	reusable := !j.dirty && !j.lent && j.spec.Tasks != dispatch.Unknown
 	if reusable {
 		clear(j.failures)
-		j.spec, j.ctx, j.over, j.within = Spec{}, nil, false, unknown
+		j.spec, j.ctx, j.expired, j.over, j.within = Spec{}, nil, nil, false, unknown
 		j.caller.job = nil
 		select {
 		case <-j.wake:

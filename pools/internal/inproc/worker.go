@@ -223,6 +223,12 @@ func (c *Crew) answer(w *worker, err error) {
 	out.Bytes = j.spec.Bytes * int64(out.Done)
 	c.sched.Done(w.chunk, out)
 	c.land(w)
+	if err != nil && !j.over {
+		// If the caller has not noticed yet that he is to leave: the task may have failed for that, and must not be tried again.
+		if j.expired = j.ctx.parent.Err(); j.expired != nil {
+			c.cancel(j, context.Cause(j.ctx.parent))
+		}
+	}
 	switch {
 	case j.over:
 		if len(j.running) == 0 {
