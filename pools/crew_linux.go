@@ -294,6 +294,10 @@ func (w *crew) control(code wire.Code, worker int) {
 	case wire.Left:
 		if who.Thread {
 			w.tr.Forget(worker)
+			// The job after the one that heard of a failed start may have begun before this: it saw the place taken.
+			if !w.hungUp {
+				w.replace(worker)
+			}
 		}
 	}
 }

@@ -16,7 +16,8 @@ import (
 type threads struct {
 	e    *Engine
 	all  sync.WaitGroup
-	fail bool // the next one cannot set itself up
+	fail bool          // the next one cannot set itself up
+	late chan struct{} // if there is one, that one leaves when it is closed
 }
 
 func (x *threads) start(t *testing.T, index int) {
@@ -39,6 +40,9 @@ func (x *threads) start(t *testing.T, index int) {
 		defer w.send(uint64(wire.Left)<<24|uint64(index), 0)
 		if failed {
 			w.send(uint64(wire.InitFailed)<<24|uint64(index), 0)
+			if x.late != nil {
+				<-x.late
+			}
 			return
 		}
 		w.send(uint64(wire.Hello)<<24|uint64(index), 0)
@@ -126,6 +130,20 @@ func TestThreadThatCannotStart(t *testing.T) {
 	wantCode(t, r.err, CodeInit, "the initializer failed")
 	x.e.Cancel(r.id, false)
 	c.do(spec{tasks: 5}, squares).check(t, 5) // the place is filled again
+}
+
+// A thread says that it cannot start, and a moment later that it has left. A job that begins in between needs the place as well.
+func TestThreadLeavesLate(t *testing.T) {
+	x := &threads{e: openTest(t, EngineConfig{Workers: 1, Command: []string{}}), fail: true, late: make(chan struct{})}
+	c := x.client(t)
+	x.start(t, 0)
+	r := c.begin(spec{tasks: 5})
+	c.finish(r, squares, WaitBatch)
+	wantCode(t, r.err, CodeInit, "the initializer failed")
+	x.e.Cancel(r.id, false)
+	r = c.begin(spec{tasks: 5})
+	close(x.late)
+	c.finish(r, squares, WaitBatch).check(t, 5)
 }
 
 // However fast the workers are, a source is drawn no further than the job allows.
