@@ -100,6 +100,7 @@ func (c *Comm) greet() error {
 		if c.server, err = mpix.Listen(oneNode, c.died); err != nil {
 			fmt.Fprintf(os.Stderr, "schwimmbad-go: %v; the death of a rank may go unnoticed\n", err)
 		} else {
+			c.link.Ring, c.link.Quiet = c.server.Ring, c.tune.Spin
 			copy(greeting, c.server.Token[:])
 			text := c.server.Addresses()
 			if len(text) > greetingSize-mpix.TokenSize-1 {
@@ -117,7 +118,9 @@ func (c *Comm) greet() error {
 	}
 	if c.client, err = mpix.Dial(text, [mpix.TokenSize]byte(greeting), c.comm.Rank(), c.orphaned); err != nil {
 		fmt.Fprintf(os.Stderr, "schwimmbad-go: rank %d cannot watch the master: %v\n", c.comm.Rank(), err)
+		return nil
 	}
+	c.link.Hear(c.client.Bell, [mpix.TokenSize]byte(greeting))
 	return nil
 }
 

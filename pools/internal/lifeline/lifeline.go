@@ -13,9 +13,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -23,7 +25,7 @@ const (
 	// TokenSize is the length of the secret by which the master knows its workers.
 	TokenSize = 16
 	hostSize  = 64
-	helloSize = TokenSize + 4 + 4 + hostSize // token, rank, pid, host
+	helloSize = TokenSize + 4 + 4 + 4 + hostSize // token, rank, pid, port of the bell (0: none), host
 
 	dialLimit  = 2 * time.Second  // a firewall that drops packets must not hold up the job for longer
 	keepAlive  = 15 * time.Second // after which the network is asked whether a silent peer is still there
@@ -43,16 +45,18 @@ type Server struct {
 	Token  [TokenSize]byte
 	died   func(p Peer)
 	listen net.Listener
+	ringer *net.UDPConn
 
 	mu    sync.Mutex
 	conns map[int]net.Conn
+	bells map[int]netip.AddrPort
 	ended bool
 	wait  sync.WaitGroup
 }
 
 // Listen opens the master's end. died is called from another goroutine when a worker's process has ended without a word.
 func Listen(oneNode bool, died func(p Peer)) (*Server, error) {
-	s := &Server{died: died, conns: make(map[int]net.Conn)}
+	s := &Server{died: died, conns: make(map[int]net.Conn), bells: make(map[int]netip.AddrPort)}
 	if _, err := rand.Read(s.Token[:]); err != nil {
 		return nil, err
 	}
@@ -62,6 +66,10 @@ func Listen(oneNode bool, died func(p Peer)) (*Server, error) {
 	}
 	var err error
 	if s.listen, err = net.Listen("tcp", net.JoinHostPort(host, "0")); err != nil {
+		return nil, fmt.Errorf("lifeline: %w", err)
+	}
+	if s.ringer, err = net.ListenUDP("udp", &net.UDPAddr{IP: net.ParseIP(host)}); err != nil {
+		_ = s.listen.Close()
 		return nil, fmt.Errorf("lifeline: %w", err)
 	}
 	s.wait.Add(1)
@@ -111,18 +119,24 @@ func (s *Server) watch(c net.Conn) {
 	_ = c.SetReadDeadline(time.Time{})
 	about := hello[TokenSize:]
 	rank := int(binary.LittleEndian.Uint32(about))
-	peer := Peer{rank, int(binary.LittleEndian.Uint32(about[4:])), string(bytes.TrimRight(about[8:], "\x00"))}
+	port := binary.LittleEndian.Uint32(about[8:])
+	peer := Peer{rank, int(binary.LittleEndian.Uint32(about[4:])), string(bytes.TrimRight(about[12:], "\x00"))}
 	s.mu.Lock()
 	if s.ended {
 		s.mu.Unlock()
 		return
 	}
 	s.conns[rank] = c
+	if port != 0 {
+		s.bells[rank] = netip.AddrPortFrom(c.RemoteAddr().(*net.TCPAddr).AddrPort().Addr().Unmap(), uint16(port))
+	}
 	_, _ = c.Write([]byte{welcome}) // if it is gone already, the read below says so
 	s.mu.Unlock()
+	s.Ring(rank) // if the worker hears this one, it can rely on the next
 	clean := endsCleanly(c)
 	s.mu.Lock()
 	delete(s.conns, rank)
+	delete(s.bells, rank)
 	ended := s.ended
 	s.mu.Unlock()
 	if !clean && !ended {
@@ -167,10 +181,14 @@ func (s *Server) Close() {
 	s.mu.Unlock()
 	_ = s.listen.Close()
 	s.wait.Wait()
+	_ = s.ringer.Close()
 }
 
 // Client is a worker's end.
 type Client struct {
+	// Bell is a descriptor that can be read when the master has rung, -1: there is none.
+	Bell int
+
 	conn net.Conn
 	done chan struct{}
 	once sync.Once
@@ -185,7 +203,7 @@ func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Clie
 	}
 	hello := binary.LittleEndian.AppendUint32(token[:], uint32(rank))
 	hello = binary.LittleEndian.AppendUint32(hello, uint32(os.Getpid()))
-	hello = append(hello, make([]byte, hostSize)...)
+	hello = append(hello, make([]byte, 4+hostSize)...)
 	copy(hello[len(hello)-hostSize:], host)
 	var errs []error
 	for _, at := range strings.Split(addresses, ",") {
@@ -195,12 +213,18 @@ func Dial(addresses string, token [TokenSize]byte, rank int, died func()) (*Clie
 			errs = append(errs, err)
 			continue
 		}
-		if err := introduce(c, hello); err != nil {
+		bell, port, err := hang(c.LocalAddr())
+		if err == nil {
+			binary.LittleEndian.PutUint32(hello[TokenSize+8:], uint32(port))
+			err = introduce(c, hello)
+		}
+		if err != nil {
 			_ = c.Close()
+			_ = syscall.Close(bell)
 			errs = append(errs, err)
 			continue
 		}
-		k := &Client{conn: c, done: make(chan struct{})}
+		k := &Client{Bell: bell, conn: c, done: make(chan struct{})}
 		go func() {
 			clean := endsCleanly(c)
 			select {
@@ -240,5 +264,6 @@ func (k *Client) Close() {
 		close(k.done)
 		_, _ = k.conn.Write([]byte{bye}) // if the master is gone, so be it
 		_ = k.conn.Close()
+		_ = syscall.Close(k.Bell)
 	})
 }

@@ -1,8 +1,10 @@
 package lifeline
 
 import (
+	"bytes"
 	"net"
 	"os"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -108,4 +110,47 @@ func TestNobodyListens(t *testing.T) {
 	if _, err := Dial(at, s.Token, 1, func() {}); err == nil {
 		t.Fatal("connected to nobody")
 	}
+}
+
+func TestBell(t *testing.T) {
+	for _, oneNode := range []bool{true, false} {
+		s, _ := server(t, oneNode)
+		k, err := Dial(s.Addresses(), s.Token, 5, func() {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer k.Close()
+		s.Ring(4)          // nobody has that bell
+		for i := range 2 { // the first ring is the server's own, that the worker may rely on the next
+			rung := make(chan []byte, 1)
+			go func() {
+				got := make([]byte, 64)
+				n, err := syscall.Read(k.Bell, got)
+				for err == syscall.EAGAIN || err == syscall.EINTR {
+					time.Sleep(time.Millisecond)
+					n, err = syscall.Read(k.Bell, got)
+				}
+				rung <- got[:max(n, 0)]
+			}()
+			if got := soon(t, rung, "a ring"); !bytes.Equal(got, s.Token[:]) {
+				t.Fatalf("ring %d brought %d bytes, want the token", i, len(got))
+			}
+			s.Ring(5)
+		}
+	}
+}
+
+func TestNoBellAfterTheEnd(t *testing.T) {
+	s, _ := server(t, true)
+	k, err := Dial(s.Addresses(), s.Token, 1, func() {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Close()
+	if _, err := syscall.Read(k.Bell, make([]byte, 1)); err != syscall.EBADF {
+		t.Fatalf("the bell's descriptor is still open: %v", err)
+	}
+	for s.Left(time.Second) != 0 {
+	}
+	s.Ring(1) // it has gone
 }

@@ -28,6 +28,10 @@ var segment = 256 << 20
 type Link struct {
 	// Dead ends waits from another thread: a process of the job is gone.
 	Dead *Flag
+	// Ring wakes a rank that may sleep (see Hear); nil: nobody does.
+	Ring func(rank int)
+	// Quiet is after how many ns without a message to or from a rank it may sleep.
+	Quiet int64
 
 	comm  *Comm
 	to    Receiver
@@ -40,12 +44,14 @@ type Link struct {
 	parts []wire.Part
 	now   incoming // the message that is being opened
 	since int64    // when the present wait began, 0: it has not
+	bell  bell
 }
 
 // outbox is what waits for Flush, in order.
 type outbox struct {
 	items []item
 	dirty bool
+	last  int64 // when something was sent or received last
 }
 
 type item struct {
@@ -77,7 +83,9 @@ func (x *incoming) whole() bool { return x.parcel == nil || x.parcel.left == 0 }
 
 // NewLink makes the end of this process.
 func NewLink(c *Comm, to Receiver) *Link {
-	return &Link{Dead: &Flag{}, comm: c, to: to, out: make([]outbox, c.Size()), in: make([]inbox, c.Size()), buf: buffer(eagerMost)}
+	l := &Link{Dead: &Flag{}, comm: c, to: to, out: make([]outbox, c.Size()), in: make([]inbox, c.Size()), buf: buffer(eagerMost)}
+	l.Hear(-1, [TokenSize]byte{})
+	return l
 }
 
 // Send queues a message. Short parts are copied at once; when long ones have been sent, sent is called, during Flush or Progress.
@@ -161,8 +169,25 @@ func (l *Link) Flush() error {
 		clear(o.items)
 		o.items = o.items[:0]
 	}
+	l.ring()
 	l.dirty = l.dirty[:0]
 	return nil
+}
+
+// ring wakes those who may sleep, when all have their messages: who wakes up finds his, and may well take this thread's CPU to begin.
+// (Ringing ahead, so that ranks wake up while tasks are encoded, gained 10 us where there were enough CPUs; where not, they looked in vain
+// and this thread came back 170 us later.)
+func (l *Link) ring() {
+	if l.Ring == nil {
+		return
+	}
+	now := monotonic()
+	for _, dest := range l.dirty {
+		if o := &l.out[dest]; now-o.last > l.Quiet {
+			l.Ring(dest)
+		}
+		l.out[dest].last = now
+	}
 }
 
 // post starts the sending of an item; last tells that it is the last of its parcel.
@@ -250,6 +275,9 @@ func (l *Link) Progress() (bool, error) {
 // in a task for an hour, so it is waited for like long parts; until it has come what the same rank sent later stays closed, since long
 // parts are matched in the order of their envelopes.
 func (l *Link) take(src, n int) error {
+	if l.Ring != nil {
+		l.out[src].last = monotonic()
+	}
 	box := &l.in[src]
 	if n <= eagerMost && len(box.closed) == 0 {
 		if err := l.recv(l.buf[:n], src, tagEnvelope); err != nil {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"syscall"
 	"testing"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
@@ -218,6 +219,66 @@ func TestWaitEnds(t *testing.T) {
 	l.Dead.Set()
 	if w, err := l.Wait(nil, -1, &Roomy); err != nil || !w.Dead {
 		t.Fatalf("%+v, %v", w, err)
+	}
+	l.Free()
+}
+
+// A ring begins a wait anew, and is no reason to return; a stranger's datagram is neither.
+func TestBell(t *testing.T) {
+	l := NewLink(comm, &checker{t: t})
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = syscall.Close(fds[0]), syscall.Close(fds[1]) }()
+	token := [TokenSize]byte{1, 2, 3}
+	l.Hear(fds[0], token)
+	wait := func() {
+		t.Helper()
+		if w, err := l.Wait(nil, 3e6, &Crowded); err != nil || w != (Woken{}) { // 3 ms: looks at the bell after 150 us
+			t.Fatalf("%+v, %v", w, err)
+		}
+	}
+	ring := func(b []byte) {
+		t.Helper()
+		if _, err := syscall.Write(fds[1], b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wait()
+	began := l.since
+	ring([]byte("somebody else"))
+	ring(append(token[:], 0)) // longer
+	wait()
+	if l.bell.c.heard != 0 || began == 0 || l.since != began {
+		t.Fatalf("a stranger rang: heard %d, waiting since %d, then %d", l.bell.c.heard, began, l.since)
+	}
+	ring(token[:])
+	for l.bell.c.heard == 0 {
+		wait()
+	}
+	if l.since <= began {
+		t.Fatalf("the wait that began at %d goes on after a ring, since %d", began, l.since)
+	}
+	for _, quiet := range []bool{true, false} { // who has just been sent something looks for messages anyway
+		rings := 0
+		l.Ring, l.Quiet = func(rank int) { rings += rank }, 1<<62
+		if quiet {
+			l.Quiet = -1
+		}
+		l.Send(1, wire.Message{Kind: wire.MsgForget}, nil, nil)
+		l.to.(*checker).want = append(l.to.(*checker).want, sent{m: wire.Message{Kind: wire.MsgForget}})
+		for len(l.to.(*checker).want) > 0 || l.Pending() > 0 {
+			if err := l.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := l.Progress(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if rings != 0 != quiet {
+			t.Fatalf("quiet %v: rang %d", quiet, rings)
+		}
 	}
 	l.Free()
 }

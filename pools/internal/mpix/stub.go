@@ -42,7 +42,11 @@ func (c *Comm) Node() (int, bool, error) { return 0, false, ErrNoMPI }
 func (c *Comm) Tell([]byte) error { return ErrNoMPI }
 
 // Link is the sending and receiving end of one process.
-type Link struct{ Dead *Flag }
+type Link struct {
+	Dead  *Flag
+	Ring  func(int)
+	Quiet int64
+}
 
 // NewLink makes the end of this process.
 func NewLink(*Comm, Receiver) *Link { return nil }
@@ -64,6 +68,9 @@ func (l *Link) Progress() (bool, error) { return false, ErrNoMPI }
 
 // Wait waits for messages.
 func (l *Link) Wait([]int, int64, *Tune) (Woken, error) { return Woken{}, ErrNoMPI }
+
+// Hear makes waits look at a descriptor.
+func (l *Link) Hear(int, [TokenSize]byte) {}
 
 // Free gives back what the link holds.
 func (l *Link) Free() {}
@@ -89,6 +96,9 @@ type Server struct{ Token [TokenSize]byte }
 // Addresses lists where workers may find the master.
 func (s *Server) Addresses() string { return "" }
 
+// Ring wakes a worker.
+func (s *Server) Ring(int) {}
+
 // Left counts the workers that have not said goodbye.
 func (s *Server) Left(time.Duration) int { return 0 }
 
@@ -102,7 +112,7 @@ type Peer struct {
 }
 
 // Client is a worker's end.
-type Client struct{}
+type Client struct{ Bell int }
 
 // Close says goodbye to the master.
 func (k *Client) Close() {}
