@@ -216,6 +216,7 @@ func (c *Comm) Exit(ms int) (int, error) {
 		left, err := c.drain(end)
 		if left == 0 {
 			if c.client != nil {
+				c.link.Hear(-1, [mpix.TokenSize]byte{})
 				c.client.Close()
 			}
 			c.link.Free()
@@ -229,6 +230,7 @@ func (c *Comm) Exit(ms int) (int, error) {
 		c.leaving = true
 		for r := 1; r < c.comm.Size(); r++ {
 			c.link.Send(r, wire.Message{Kind: wire.MsgExit}, nil, nil)
+			c.link.Wake(r)
 		}
 	}
 	// What a rank says last must not lie there when MPI ends: UCX, inside MPICH, would complain on stdout.

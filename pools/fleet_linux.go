@@ -67,6 +67,7 @@ func (f *fleet) open(setup []byte) {
 		} else {
 			f.comm.link.Send(l.rank, m, []mpix.Part{{Data: setup}}, nil)
 		}
+		f.comm.link.Wake(l.rank)
 	}
 }
 
@@ -74,6 +75,7 @@ func (f *fleet) open(setup []byte) {
 func (f *fleet) tell(m wire.Message) {
 	for _, l := range f.lanes[1:] {
 		f.comm.link.Send(l.rank, m, nil, nil)
+		f.comm.link.Wake(l.rank)
 	}
 }
 
@@ -165,6 +167,7 @@ func (f *fleet) cancel(j *job, kill bool) {
 	for _, l := range f.lanes[1:] {
 		if slices.ContainsFunc(l.flying, func(c *chunk) bool { return c.job == j }) {
 			f.comm.link.Send(l.rank, m, nil, nil)
+			f.comm.link.Wake(l.rank)
 		}
 	}
 }

@@ -64,6 +64,9 @@ func (f *fleet) send(l *lane, c *chunk) error {
 	}
 	parts[0] = mpix.Part{Base: at, Data: mem[at:end]}
 	f.transmit(l, m, c.slot, parts)
+	if len(l.flying) <= l.workers { // else all are busy: the rank looks when one has done
+		f.comm.link.Wake(l.rank)
+	}
 	f.parts = parts[:0]
 	return nil
 }

@@ -51,6 +51,7 @@ type Link struct {
 type outbox struct {
 	items []item
 	dirty bool
+	wake  bool  // Flush rings, if it may sleep
 	last  int64 // when something was sent or received last
 }
 
@@ -156,6 +157,9 @@ func (l *Link) fresh(size int) []byte {
 	return buffer(max(size, envelopeSize))[:size]
 }
 
+// Wake says that a rank has to look at once at what is queued for it: it may have nothing to do.
+func (l *Link) Wake(dest int) { l.out[dest].wake = true }
+
 // Flush hands what is queued to MPI.
 func (l *Link) Flush() error {
 	for _, dest := range l.dirty {
@@ -183,10 +187,11 @@ func (l *Link) ring() {
 	}
 	now := monotonic()
 	for _, dest := range l.dirty {
-		if o := &l.out[dest]; now-o.last > l.Quiet {
+		o := &l.out[dest]
+		if o.wake && now-o.last > l.Quiet {
 			l.Ring(dest)
 		}
-		l.out[dest].last = now
+		o.last, o.wake = now, false
 	}
 }
 

@@ -260,11 +260,19 @@ func TestBell(t *testing.T) {
 	if l.since <= began {
 		t.Fatalf("the wait that began at %d goes on after a ring, since %d", began, l.since)
 	}
-	for _, quiet := range []bool{true, false} { // who has just been sent something looks for messages anyway
+	l.Hear(fds[0]+1000, token) // not open: a wait must not turn into looking without a pause
+	for l.bell.c.fd != -1 {
+		wait()
+	}
+	for n := range 4 { // nobody rings for who has just been sent something, and looks anyway, or need not look at once
+		quiet, urgent := n&1 != 0, n&2 != 0
 		rings := 0
 		l.Ring, l.Quiet = func(rank int) { rings += rank }, 1<<62
 		if quiet {
 			l.Quiet = -1
+		}
+		if urgent {
+			l.Wake(1)
 		}
 		l.Send(1, wire.Message{Kind: wire.MsgForget}, nil, nil)
 		l.to.(*checker).want = append(l.to.(*checker).want, sent{m: wire.Message{Kind: wire.MsgForget}})
@@ -276,8 +284,8 @@ func TestBell(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		if rings != 0 != quiet {
-			t.Fatalf("quiet %v: rang %d", quiet, rings)
+		if rings != 0 != (quiet && urgent) {
+			t.Fatalf("quiet %v, urgent %v: rang %d", quiet, urgent, rings)
 		}
 	}
 	l.Free()

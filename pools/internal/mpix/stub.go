@@ -54,6 +54,9 @@ func NewLink(*Comm, Receiver) *Link { return nil }
 // Send queues a message.
 func (l *Link) Send(int, wire.Message, []Part, func()) {}
 
+// Wake says that a rank has to look at once.
+func (l *Link) Wake(int) {}
+
 // Flush hands what is queued to MPI.
 func (l *Link) Flush() error { return ErrNoMPI }
 

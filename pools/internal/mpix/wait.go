@@ -119,7 +119,8 @@ static void x_wait(MPI_Comm comm, int tag, MPI_Request *rs, int nr, int *idx, st
         }
         int k = x_pause(fds, n, pause);
         if (k > 0 && n > nfds && fds[nfds].revents) {
-            if (x_rung(bell)) *since = x_now(), rung = X_LOOKS;
+            if (fds[nfds].revents != POLLIN) bell->fd = -1, bell->heard = 0; // closed, or broken: the looks are left
+            else if (x_rung(bell)) *since = x_now(), rung = X_LOOKS;
             if (--k == 0) continue;
         }
         if (k > 0) { ev->ready = 1; break; }
