@@ -63,10 +63,12 @@ def promptly(run: mpirun.Run, since: float, limit: float = PROMPT) -> mpirun.Res
 
 def obituaries(done: mpirun.Result, pid: int) -> list[str]:
     """What the job said of a rank that died. The engine says it at once, and again in the exception; but the launcher ends the master
-    at that moment, and if it comes first, it is the one to tell."""
+    at that moment, and if it comes first, it is the one to tell. hydra then names the process that it waited for first, which may be one
+    that it killed itself, and in its last words the signal that began it."""
     lines = (done.stdout + done.stderr).splitlines()
     ours = [line for line in lines if f"(pid {pid} on {HOST}) has died" in line]
-    return ours or [line for line in lines if f"PID {pid} RUNNING AT {HOST}" in line]
+    named = [line for line in lines if f"PID {pid} RUNNING AT {HOST}" in line]
+    return ours or named or [line for line in lines if "TERMINATED WITH THE EXIT STRING: " in line]
 
 
 # ---- tasks that raise ----------------------------------------------------------------------------------------
