@@ -16,7 +16,7 @@ type Config struct {
 	Target time.Duration
 	// LongTarget replaces Target while much work is left, default 2.4ms.
 	LongTarget time.Duration
-	// FanOut is the expected run time of a whole job below which only one worker is woken, default 40us.
+	// FanOut is the expected run time of a whole job below which only one worker is woken, default 100us.
 	FanOut time.Duration
 	// ChunkBytes is the most encoded bytes aimed at per chunk, default 4 MiB.
 	ChunkBytes int64
@@ -38,8 +38,9 @@ const (
 	defaultTarget = 300 * time.Microsecond
 	// While there is plenty left, balance is not at stake and fewer, longer chunks cost less.
 	defaultLongTarget = 2400 * time.Microsecond
-	// Waking a second worker pays from about here: measured 1.5x to 2.2x gain below it, a wash at 4us per task.
-	defaultFanOut = 40 * time.Microsecond
+	// Below it one worker was faster on virtual machines, where waking a thread on an idle CPU takes 40 to 60us: a second worker paid from 120
+	// to 150us on. Where it takes 5us, two pay from 30us on, and the map of 100us that is lost is 1.5 times as long.
+	defaultFanOut = 100 * time.Microsecond
 	// Larger chunks leave the caches and hold back the overlap of encoding with running. Guessed.
 	defaultChunkBytes = 4 << 20
 	// As long as nobody knows whether a task takes a microsecond or an hour, the first answer should come soon. Guessed.

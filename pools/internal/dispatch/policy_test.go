@@ -43,8 +43,8 @@ func TestChunkSizes(t *testing.T) {
 		{"unknown time, more tasks: two chunks per worker", 2, 0, JobSpec{Tasks: 40}, []int{10, 10, 10, 10}, false, 1, budget},
 		{"unknown time, many tasks: single ones until one is back", 2, 0, JobSpec{Tasks: 1000}, []int{1, 1, 1, 1}, false, 1, 0},
 		{"unknown time and length: single ones", 2, 0, JobSpec{Tasks: Unknown}, []int{1, 1, 1, 1}, false, 1, 0},
-		{"40us in all: one worker", 4, 2 * time.Microsecond, JobSpec{Tasks: 16}, []int{16}, false, 16, 160_000},
-		{"just above: one chunk per worker", 4, 2500 * time.Nanosecond, JobSpec{Tasks: 16}, []int{4, 4, 4, 4}, false, 4, budget},
+		{"96us in all: one worker", 4, 6 * time.Microsecond, JobSpec{Tasks: 16}, []int{16}, false, 8, 400_000},
+		{"just above: one chunk per worker", 4, 6250 * time.Nanosecond, JobSpec{Tasks: 16}, []int{4, 4, 4, 4}, false, 4, budget},
 		{"small and known: one chunk per worker", 2, 50 * time.Microsecond, JobSpec{Tasks: 20}, []int{10, 10}, false, 1, budget},
 		{"300us chunks, less towards the end", 2, 100 * time.Microsecond, JobSpec{Tasks: 20}, []int{3, 3, 3, 3, 2, 2}, false, 1, budget},
 		{"long tasks go alone", 2, time.Second, JobSpec{Tasks: 5}, []int{1, 1, 1, 1, 1}, false, 1, 0},
@@ -53,7 +53,7 @@ func TestChunkSizes(t *testing.T) {
 		{"explicit", 2, 0, JobSpec{Tasks: 10, Chunk: 4}, []int{4, 4, 2}, false, 1, 0},
 		{"explicit, known time", 2, time.Microsecond, JobSpec{Tasks: 32, Chunk: 16}, []int{16, 16}, false, 16, 0},
 		{"explicit, unknown length", 2, 0, JobSpec{Tasks: Unknown, Chunk: 4}, []int{4, 4, 4, 4, 4, 4}, false, 1, 0},
-		{"at most 3 tasks", 2, time.Microsecond, JobSpec{Tasks: 8, MaxTasks: 3}, []int{3, 3, 2}, false, 3, 160_000},
+		{"at most 3 tasks", 2, time.Microsecond, JobSpec{Tasks: 8, MaxTasks: 3}, []int{3, 3, 2}, false, 3, 400_000},
 		{"at most 3 tasks beats explicit", 2, 0, JobSpec{Tasks: 8, Chunk: 5, MaxTasks: 3}, []int{3, 3, 2}, false, 1, 0},
 		{"timed: a look at the clock after each task", 2, time.Microsecond, JobSpec{Tasks: 5e3, Timed: true}, []int{300}, true, 1, budget},
 	}
@@ -147,7 +147,7 @@ func TestShortcutWithdrawn(t *testing.T) {
 		banned bool
 	}{
 		{"as expected", 10 * time.Microsecond, false},
-		{"five times, but still short", 39 * time.Microsecond, false},
+		{"five times, but still short", 99 * time.Microsecond, false},
 		{"far too long", 200 * time.Microsecond, true},
 	} {
 		t.Run(k.name, func(t *testing.T) {
