@@ -266,10 +266,19 @@ def _make(
         if once > 0.1:  # warm enough: start-up effects are far smaller
             variant.trial = once * variant.scale
         else:
-            once = variant.run() / variant.scale
-            variant.block = max(1, min(400, round(settings.block / once)))
+            variant.block = _fits(variant, settings.block)
             variant.trial = min(variant.run() for _ in range(3))
     return variant
+
+
+def _fits(variant: _Variant, seconds: float) -> int:
+    """How many calls in a row fit into a block. By the shortest of some: the first ones after a pause take a multiple, as no cache has
+    what they need, and blocks sized by them would hold no others."""
+    once, spent = math.inf, 0.0
+    while spent < seconds:
+        once = min(once, variant.run() / variant.scale)
+        spent += once
+    return max(1, min(400, round(seconds / once)))
 
 
 def _tuned(
