@@ -142,11 +142,11 @@ class TestChunks:
         pairs = [(riding.Rider([float(i) for i in range(50_000)]), 0)] * 16
         pool.map(riding.state, pairs)
         counts: list[int] = []
-        while len(counts) < 20 and pool._processes not in counts:
+        while len(counts) < 20 and min(counts, default=16) > pool._processes:
             before = pool.statistics().chunks
             pool.map(riding.state, pairs)
             counts.append(pool.statistics().chunks - before)
-        assert pool._processes in counts, counts
+        assert min(counts) <= pool._processes, counts  # one, where nothing is rebuilt and the tasks are too short for two
 
     def test_of_results_that_pickle_slowly(self, pool: Any) -> None:
         one = rider("big")
