@@ -230,14 +230,15 @@ class TestInsideTasks:
         assert float(likelihood.data[0]) == original
 
     def test_many_different_objects_are_not_kept_for_ever(self, counted: Any) -> None:
-        """A bounded cache: 30 objects of 10 MB, each in two maps."""
+        """A bounded cache: 30 objects of 10 MB, each in two maps. An MPI library may hold 100 MB and more by itself."""
         pool, _ = counted
+        before = max(pool.map(_resident_mb, range(8), chunksize=1))
         for seed in range(30):
             likelihood = Likelihood(seed % 3)
             likelihood.data[5] = seed
             for _ in range(2):
                 assert pool.map(dynesty_task, [(likelihood, 1.0)] * 2) == [likelihood(1.0)] * 2
-        assert max(pool.map(_resident_mb, range(8), chunksize=1)) < 250
+        assert max(pool.map(_resident_mb, range(8), chunksize=1)) < before + 150
 
 
 def _dirty_task(task: tuple[Likelihood, float]) -> float:
