@@ -92,7 +92,7 @@ func (c *Comm) greet() error {
 		return &Error{CodeMPI, err}
 	}
 	c.tune = mpix.Crowded
-	if here <= process.MachineCPUs() {
+	if here <= process.MachineCPUs()+1 { // rank 0 waits while the others work, and they while it prepares
 		c.tune = mpix.Roomy
 	}
 	greeting := make([]byte, greetingSize)
