@@ -27,7 +27,7 @@ type Tune struct {
 }
 
 // Roomy is for a node with a CPU for each of its working ranks, so that a map a millisecond after the last one finds them awake: with
-// three ranks on two CPUs its task starts after 42 to 80 us, where Crowded takes 130 to 150. Crowded is for more ranks than that: there a
+// three ranks on two CPUs its task starts after 42 to 83 us, where Crowded takes 122 to 152. Crowded is for more ranks than that: there a
 // rank that looks without a pause takes the CPU from one that works, for sched_yield gives it away only for a moment. Measured with three
 // ranks on two CPUs, Open MPI, medians of maps of 16 rows / 16 numbers by the time of looking: 20 us 235 / 114 us, 50 us 207 / 36, 100 us 99 /
 // 28, 300 us 108 / 35, 1.2 ms 124 / 29; a floor of 20 us instead of 5 costs up to half more, and where other programs keep the CPUs busy
