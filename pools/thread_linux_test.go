@@ -121,28 +121,28 @@ func TestThreadsAreNeverKilled(t *testing.T) {
 	}
 }
 
-func TestThreadThatCannotStart(t *testing.T) {
-	x := &threads{e: openTest(t, EngineConfig{Workers: 1, Command: []string{}}), fail: true}
+// refused is a pool whose only thread could not set itself up, after the job that heard of it.
+func refused(t *testing.T, late chan struct{}) *client {
+	x := &threads{e: openTest(t, EngineConfig{Workers: 1, Command: []string{}}), fail: true, late: late}
 	c := x.client(t)
 	x.start(t, 0)
 	r := c.begin(spec{tasks: 5})
 	c.finish(r, squares, WaitBatch)
 	wantCode(t, r.err, CodeInit, "the initializer failed")
 	x.e.Cancel(r.id, false)
-	c.do(spec{tasks: 5}, squares).check(t, 5) // the place is filled again
+	return c
+}
+
+func TestThreadThatCannotStart(t *testing.T) {
+	refused(t, nil).do(spec{tasks: 5}, squares).check(t, 5) // the place is filled again
 }
 
 // A thread says that it cannot start, and a moment later that it has left. A job that begins in between needs the place as well.
 func TestThreadLeavesLate(t *testing.T) {
-	x := &threads{e: openTest(t, EngineConfig{Workers: 1, Command: []string{}}), fail: true, late: make(chan struct{})}
-	c := x.client(t)
-	x.start(t, 0)
+	late := make(chan struct{})
+	c := refused(t, late)
 	r := c.begin(spec{tasks: 5})
-	c.finish(r, squares, WaitBatch)
-	wantCode(t, r.err, CodeInit, "the initializer failed")
-	x.e.Cancel(r.id, false)
-	r = c.begin(spec{tasks: 5})
-	close(x.late)
+	close(late)
 	c.finish(r, squares, WaitBatch).check(t, 5)
 }
 

@@ -151,7 +151,7 @@ class ThreadStarter:
         thread.start()
         try:
             engine.attach(index, L.THREAD, False)
-        except BaseException:
+        except BaseException:  # Ctrl-C as well, raised on: the thread runs already, and must learn that the engine does not know it
             self.runner.refused.add(known)
             raise
         finally:
