@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import schwimmbad_go
 from helpers import mpirun
-from schwimmbad_go import _doctor
+from schwimmbad_go import _doctor, _words
 
 SOURCE = Path(schwimmbad_go.__file__).parents[1]
 
@@ -31,6 +31,7 @@ def test_everything_is_looked_at() -> None:
     assert code == 0
     assert found["schwimmbad_go"]["value"] == f"{schwimmbad_go.__version__} in {SOURCE / 'schwimmbad_go'}"
     assert found["engine"]["value"].startswith(schwimmbad_go.__version__) and found["engine"]["status"] == "ok"
+    assert found["numbers"]["value"] == str(_words.library_path())
     for family, title in _doctor._launcher.TITLES.items():
         assert (found[f"launcher, {title}"]["status"] == "ok") == (mpirun.launcher(family) is not None)
         if mpirun.missing(family) is None:

@@ -134,6 +134,7 @@ def _engine() -> Iterator[Finding]:
             "engine", BROKEN, _last_line(done),
             "'pip install .' builds it; 'schwimmbad-go run script.py' works without",
         )  # fmt: skip
+    yield from _numbers()
     for family, title in _launcher.TITLES.items():
         variant = _libmpi.variant_path(family)
         if variant.is_file():
@@ -143,6 +144,16 @@ def _engine() -> Iterator[Finding]:
                 f"engine, {title}", ABSENT, _why_skipped(family),
                 f"install its headers (Debian: lib{family}-dev), then schwimmbad-go again, from source",
             )  # fmt: skip
+
+
+def _numbers() -> Iterator[Finding]:
+    done = _python("from schwimmbad_go import _words; p = _words.library_path(); print(p if _words.load(p) else '')")
+    if done.returncode != 0:
+        yield Finding("numbers", BROKEN, _last_line(done), "lists of numbers take longer: reinstall schwimmbad-go")
+    elif done.stdout.strip():
+        yield Finding("numbers", OK, done.stdout.strip())
+    else:
+        yield Finding("numbers", ABSENT, "no library for this Python: lists of numbers take longer")
 
 
 def _why_skipped(family: str) -> str:

@@ -92,24 +92,29 @@ class Job:
         port, arena = self.port, self.runner.arena
         _, chunk, slot, room, first, count, tag, _ = EVENT.unpack_from(arena, port.at + 8 * (L.W_OFFER + L.OFFER_WORDS * k))
         source = self.source
-        tasks = source.take(first, count, bool(tag & 1))
-        n = len(tasks)
-        if type(tasks) is list and n == count and type(tasks[0]) in _SCALARS and not self.by_value:
-            try:
-                data = pickle.dumps(tasks, 5)
-            except Exception:  # below it is found out which task it is
-                data = b"__main__"
-            size = len(data)
-            if size + _DATA <= room and b"__main__" not in data:  # most chunks of a small map
-                start = slot + _DATA
-                arena[start : start + size] = data
-                L.WORD.pack_into(arena, slot + L.SLOT_FRAME + 48, size)
-                return size > _BIG_CHUNK
-        if n < count:
-            self.fewer(slot, n)
-            if n == 0:
-                return False
-        kind, data, large = self._encode(tasks, first, slot)
+        words = None if count < _payload.LONG_LIST or self.by_value else source.words(first, count)
+        large: list[memoryview] = []
+        if words is not None:
+            n, (kind, data) = count, words
+        else:
+            tasks = source.take(first, count, bool(tag & 1))
+            n = len(tasks)
+            if type(tasks) is list and n == count and type(tasks[0]) in _SCALARS and not self.by_value:
+                try:
+                    data = pickle.dumps(tasks, 5)
+                except Exception:  # below it is found out which task it is
+                    data = b"__main__"
+                size = len(data)
+                if size + _DATA <= room and b"__main__" not in data:  # most chunks of a small map
+                    start = slot + _DATA
+                    arena[start : start + size] = data
+                    L.WORD.pack_into(arena, slot + L.SLOT_FRAME + 48, size)
+                    return size > _BIG_CHUNK
+            if n < count:
+                self.fewer(slot, n)
+                if n == 0:
+                    return False
+            kind, data, large = self._encode(tasks, first, slot)
         size = len(data)
         need = _DATA + 16 * len(large) + size + 128
         places = None

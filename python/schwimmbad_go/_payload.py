@@ -12,22 +12,22 @@ import io
 import pickle
 import struct
 import sys
-from array import array
 from collections.abc import Sequence
 from typing import Any, Final
 
+from . import _words
 from ._layout import FLOATS, INTS, MSGPACK, NP_FLOATS, PICKLE, RANGE, ROWS, SLAB
 
 Encoded = tuple[int, Any, list[memoryview]]  # kind, in-band bytes, out-of-band buffers
 
 OUT_OF_BAND: Final = 64 << 10  # below it the table entry and the second copy cost more than they save
+LONG_LIST: Final = 256  # numbers from which words are faster than a pickle, for a worker that reads pickles at once
 SMALL_ARRAY: Final = 4 << 10  # arrays up to this size are packed side by side
 SMALL_SLAB: Final = 64 << 10  # results share one block up to this size: a row that is kept keeps its block
 _RANGE: Final = struct.Struct("<qqq")
 _SHAPE: Final = struct.Struct("<HH")  # length of the dtype string, number of dimensions
 _NUMBERS: Final = frozenset("biufc")
 _INT64: Final = 1 << 63
-_INT32: Final = 1 << 31
 
 
 def encode_tasks(tasks: Any) -> Encoded:
@@ -43,8 +43,10 @@ def encode_tasks(tasks: Any) -> Encoded:
                 packed = slab(np, tasks)
                 if packed is not None:
                     return SLAB, packed, []
-            elif first is np.float64 and set(map(type, tasks)) == {first}:
-                return NP_FLOATS, array("d", tasks).tobytes(), []
+            elif first is np.float64:
+                number, data = pack_numbers(tasks)
+                if number != PICKLE:
+                    return number, data, []
         return encode_pickle(tasks)
     if kind is range and -_INT64 <= tasks.start < _INT64 and -_INT64 <= tasks.stop < _INT64 and abs(tasks.step) < _INT64:
         return RANGE, _RANGE.pack(tasks.start, tasks.stop, tasks.step), []
@@ -78,29 +80,31 @@ def pack_numbers(values: list[Any]) -> tuple[int, Any]:
     Only where that is faster than pickling, and gives exactly what went in.
     """
     first = type(values[0])
-    if first is int:
-        words = _ints(values)
-        return (PICKLE, values) if words is None else (INTS, words)
-    if first is not float:
-        np = sys.modules.get("numpy")
-        if np is None or first is not np.float64:
-            return PICKLE, values
-    if set(map(type, values)) != {first}:
-        return PICKLE, values
-    return FLOATS if first is float else NP_FLOATS, array("d", values).tobytes()
+    kind = _number(first)
+    if kind == PICKLE:
+        words = None
+    elif len(values) >= LONG_LIST:
+        words = _words.pack(values, 0, len(values), first)
+    else:
+        words = None if first is int else _words.floats(values, 0, len(values), first)
+    return (PICKLE, values) if words is None else (kind, words)
 
 
-def _ints(values: list[Any]) -> memoryview | None:
-    """Ints as 64-bit words, None where pickling is as fast (the last one needs 32 bits only) or would not give the same."""
-    last = values[-1]
-    if type(last) is not int or -_INT32 <= last < _INT32 or list(map(type, values)).count(int) < len(values):
-        return None
+def pack_tasks(tasks: list[Any], first: int, count: int) -> tuple[int, bytes] | None:
+    """Tasks from index `first` on as `pack_numbers` has them, None if they are no numbers. For long lists."""
+    kind = _number(type(tasks[first]))
+    words = _words.pack(tasks, first, count, type(tasks[first])) if kind != PICKLE else None
+    return None if words is None else (kind, words)
+
+
+def _number(kind: type) -> int:
+    """How numbers of this type are encoded."""
+    if kind is int:
+        return INTS
+    if kind is float:
+        return FLOATS
     np = sys.modules.get("numpy")
-    try:
-        words = array("q", values) if np is None else np.fromiter(values, np.int64, len(values))
-    except OverflowError:
-        return None
-    return memoryview(words).cast("B")
+    return NP_FLOATS if np is not None and kind is np.float64 else PICKLE
 
 
 def encode_pickle(values: Any) -> Encoded:

@@ -27,6 +27,11 @@ class Indexed:
         """Tasks from index `first` on."""
         return self.tasks if count == self.n else self.tasks[first : first + count]
 
+    def words(self, first: int, count: int) -> tuple[int, bytes] | None:
+        """A run of numbers with its encoding, None for other tasks. Without a slice, which would write to every task's reference count,
+        and most of them no cache holds: 5 of 142 ms of CPU for a million ints."""
+        return _payload.pack_tasks(self.tasks, first, count) if type(self.tasks) is list else None
+
     def forget(self, first: int, count: int) -> None:
         """Results are there."""
 
@@ -55,6 +60,9 @@ class Drawn:
             self.drawn += len(new)
             tasks += new
         return tasks
+
+    def words(self, first: int, count: int) -> None:
+        """How many tasks there are is known once they are drawn."""
 
     def forget(self, first: int, count: int) -> None:
         """Results are there: the tasks can go."""

@@ -19,6 +19,7 @@ from swgbuild import build, compiling, project, toolchain
 pytestmark = pytest.mark.slow
 
 LIBRARY = "schwimmbad_go/_lib/libschwimmbad" + (".dylib" if sys.platform == "darwin" else ".so")
+WORDS = "schwimmbad_go/_lib/libschwimmbad_words" + (".dylib" if sys.platform == "darwin" else ".so")
 HEADER = "schwimmbad_go/_lib/include/schwimmbad.h"
 LICENCES = {"LICENSE", "licenses/go.txt", "licenses/gompi.txt", "licenses/msgpack.txt", "licenses/tagparser.txt"}
 
@@ -120,4 +121,7 @@ def test_library_needs_the_c_library_only(unpacked: Path) -> None:
     needed = {tag.needed.partition(".so")[0] for tag in tags if tag.entry.d_tag == "DT_NEEDED"}
     # Above all no libmpi: which one is right is known only where the program runs.
     assert needed <= {"libc", "libpthread", "libdl", "libresolv", "ld-linux-x86-64", "ld-linux-aarch64"}
+    with open(unpacked / WORDS, "rb") as file:  # nor Python, whose functions are handed to it
+        section = elffile_of(file).get_section_by_name(".dynamic")
+        assert {tag.needed for tag in section.iter_tags() if tag.entry.d_tag == "DT_NEEDED"} <= {"libc.so.6"}
     assert [tag.soname for tag in tags if tag.entry.d_tag == "DT_SONAME"] == ["libschwimmbad.so"]

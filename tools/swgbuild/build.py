@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from . import compiling, mpi, toolchain
-from .compiling import BINARY, VARIANTS, Variant
+from .compiling import BINARY, VARIANTS, WORDS, Variant
 from .project import ROOT, BuildError, ToolMissing, machine, musl, project_version
 from .toolchain import Compiler, Go
 
@@ -117,6 +117,7 @@ def _compile_libraries(
             if family is None or wanted.get(family) or named:
                 raise
             made.skipped[variant.name] = str(error)[:NOTE_LENGTH]
+    made.files[f"_lib/{WORDS.filename}"] = compiling.compile_words(compiler, root, scratch)
     made.files["_lib/include/schwimmbad.h"] = root / "pyshim/capi/schwimmbad.h"
 
 
@@ -131,7 +132,7 @@ def _place(source: Path, target: Path) -> Path:
 
 def _remove_stale(out: Path, placed: Mapping[str, Path]) -> None:
     """What an earlier build left and this one did not make would speak an older protocol."""
-    for inside in (*(f"_lib/{variant.filename}" for variant in VARIANTS), f"_bin/{BINARY}"):
+    for inside in (*(f"_lib/{variant.filename}" for variant in (*VARIANTS, WORDS)), f"_bin/{BINARY}"):
         if inside not in placed:
             (out / inside).unlink(missing_ok=True)
 

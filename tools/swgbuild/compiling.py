@@ -37,6 +37,9 @@ VARIANTS = (
     Variant("mpich", "libschwimmbad_mpich", ("mpi",), "mpich"),
 )
 
+# Numbers to words for the Python package: plain C, apart from the engine because worker processes load it.
+WORDS = Variant("words", "libschwimmbad_words")
+
 # The command line as one static file, for machines where no library can be loaded.
 COMMAND = Path("cmd", "schwimmbad-go")
 BINARY = "schwimmbad-go"
@@ -72,6 +75,22 @@ def compile_library(
     with_c = {**env, "CGO_ENABLED": "1", "CC": shlex.join(compiler.command)}
     what = f"the {variant.name} library with {compiler.version}"
     return _go_build(go, what, options, "pyshim/capi", scratch / variant.filename, version, root, with_c, linker)
+
+
+def compile_words(compiler: Compiler, root: Path, scratch: Path) -> Path:
+    """The library of pyshim/words, in `scratch`.
+
+    Raises
+    ------
+    BuildError
+        With the compiler's own message.
+    """
+    target = scratch / WORDS.filename
+    command = [*compiler.command, "-O2", "-fPIC", "-shared", "-Wall", "-Werror", "-o", str(target), "pyshim/words/words.c"]
+    done = subprocess.run(command, cwd=root, text=True, errors="replace", stdin=subprocess.DEVNULL, capture_output=True)
+    if done.returncode != 0:
+        raise BuildError(f"{compiler.version} could not build the {WORDS.name} library:\n{done.stderr.strip()}")
+    return target
 
 
 def compile_binary(go: Go, version: str, root: Path, env: Mapping[str, str], scratch: Path) -> Path:
