@@ -42,6 +42,7 @@ type Engine struct {
 	frame   wire.Frame // scratch
 	leading bool       // some thread is in the transport's Wait
 	helper  helper
+	lookout lookout
 	digests map[uint64][]nh.Sum // of ranges that were found equal to something, by offset
 	awake   awake
 	failure error // workers cannot be started: told to every caller until the next Begin
@@ -81,7 +82,9 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 		}
 	}
 	e.sched = dispatch.New(plan)
+	e.lookout.open()
 	if err := e.open(e, cfg.Workers, cfg.ArenaBytes, cfg.MaxTasks, cfg.Command, cfg.Env); err != nil {
+		e.lookout.close()
 		return nil, err
 	}
 	if e.fleet != nil {
@@ -144,8 +147,11 @@ func (e *Engine) Arena() (addr uintptr, length uint64, fd int) {
 // WorkerFds are the descriptors that a worker started by the caller must inherit: work, answer, life, arena.
 func (e *Engine) WorkerFds() [4]int { return e.tr.WorkerFds() }
 
-// MasterFds are the descriptors that any other child of this process must close.
-func (e *Engine) MasterFds() [5]int { return e.tr.MasterFds() }
+// MasterFds are the descriptors that any other child of this process must close; -1: none.
+func (e *Engine) MasterFds() [6]int {
+	fds := e.tr.MasterFds()
+	return [6]int{fds[0], fds[1], fds[2], fds[3], fds[4], e.lookout.fd()}
+}
 
 // Attach registers a process that the caller started as worker i; pid 0 says that it could not be started.
 func (e *Engine) Attach(i, pid int, child bool) error {
@@ -298,6 +304,7 @@ func (e *Engine) Free() error {
 	}
 	e.freed = true
 	e.helper.stop()
+	e.lookout.close()
 	for e.joining > 0 { // they leave now, and the transport must be there until they have
 		e.tr.Kick()
 		e.mu.Unlock()

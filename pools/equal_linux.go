@@ -11,6 +11,7 @@ import (
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/nh"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
+	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/watch"
 )
 
 const (
@@ -25,10 +26,25 @@ const (
 )
 
 // same says whether memory of the caller's has the bytes of a range of the arena.
+func (e *Engine) same(off uint64, stored, b []byte) bool {
+	if len(b) < watchLeast {
+		return bytes.Equal(stored, b)
+	}
+	if e.lookout.unwritten(off, b) {
+		before, behind := watch.Edges(b)
+		return bytes.Equal(stored[:len(before)], before) && bytes.Equal(stored[len(b)-len(behind):], behind)
+	}
+	e.lookout.reading(off, b)
+	equal := e.compare(off, stored, b)
+	e.lookout.read(off, b, equal)
+	return equal
+}
+
+// compare reads it.
 //
 // A range that was found equal gets digests, and from then on only the caller's copy is read. The first time it is compared: most
 // functions are sent once, or change with every map, and digests of the stored copy have to be paid for.
-func (e *Engine) same(off uint64, stored, b []byte) bool {
+func (e *Engine) compare(off uint64, stored, b []byte) bool {
 	if len(b) < equalAlone {
 		return bytes.Equal(stored, b)
 	}
@@ -55,8 +71,9 @@ func (e *Engine) same(off uint64, stored, b []byte) bool {
 	return true
 }
 
-// changed forgets the digests of what overlaps a range that is written, or given back. Under the lock.
+// changed forgets what is known of what overlaps a range that is written, or given back. Under the lock.
 func (e *Engine) changed(off, n uint64) {
+	e.lookout.forget(off, n)
 	for at, sums := range e.digests {
 		if at < off+n && off < at+uint64(len(sums)+1)*nh.Block {
 			delete(e.digests, at)

@@ -93,8 +93,11 @@ func (r *Rank) Arena() (addr uintptr, length uint64, fd int) {
 // WorkerFds are the descriptors that a worker started by the caller must inherit.
 func (r *Rank) WorkerFds() [4]int { return r.tr.WorkerFds() }
 
-// MasterFds are the descriptors that any other child of this process must close.
-func (r *Rank) MasterFds() [5]int { return r.tr.MasterFds() }
+// MasterFds are the descriptors that any other child of this process must close; -1: none.
+func (r *Rank) MasterFds() [6]int {
+	fds := r.tr.MasterFds()
+	return [6]int{fds[0], fds[1], fds[2], fds[3], fds[4], -1}
+}
 
 // Attach registers a process that the caller started as worker i; pid 0 says that it could not be started.
 func (r *Rank) Attach(i, pid int, child bool) error { return r.attach(i, pid, child) }

@@ -127,7 +127,7 @@ func swg_get_info(h int64, out *C.swg_info) int32 {
 func fillInfo(out *C.swg_info, x interface {
 	Arena() (uintptr, uint64, int)
 	WorkerFds() [4]int
-	MasterFds() [5]int
+	MasterFds() [6]int
 }) {
 	addr, n, _ := x.Arena()
 	out.address, out.length = C.uint64_t(addr), C.uint64_t(n)

@@ -48,7 +48,7 @@ typedef struct swg_info {
     uint64_t address;      /* where the arena is mapped in this process */
     uint64_t length;       /* its length in bytes */
     int32_t worker_fds[4]; /* a worker inherits: work, answer, life, arena */
-    int32_t master_fds[5]; /* any other child process must close these */
+    int32_t master_fds[6]; /* any other child process must close these; -1: none */
 } swg_info;
 
 typedef struct swg_stats {

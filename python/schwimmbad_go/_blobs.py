@@ -2,7 +2,8 @@
 
 An object may be changed between two maps, so its identity proves nothing. Everything is pickled again for each map, with the
 large buffers left out, and compared with what was sent: equal bytes are not sent again. For 10 MB this takes the engine 0.25 to
-0.55 ms, without the GIL: it reads the caller's copy only, and compares digests that miss a change with a probability of 2^-64.
+0.55 ms, without the GIL: it reads the caller's copy only, and compares digests that miss a change with a probability of 2^-64. What did
+not change for some maps the kernel watches, where it can: then 20 us tell that nobody has written into it.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ class _Config(ctypes.Structure):
 class _Info(ctypes.Structure):
     _fields_ = (
         ("address", ctypes.c_uint64), ("length", ctypes.c_uint64), ("worker_fds", ctypes.c_int32 * 4),
-        ("master_fds", ctypes.c_int32 * 5),
+        ("master_fds", ctypes.c_int32 * 6),
     )  # fmt: skip
 
 

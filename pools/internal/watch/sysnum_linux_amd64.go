@@ -1,0 +1,6 @@
+package watch
+
+const (
+	sysUserfaultfd     = 323
+	sysProcessVMWritev = 311 // for a test
+)
