@@ -13,6 +13,8 @@ import (
 const (
 	// Shorter memory is read in less time than the kernel takes to tell.
 	watchLeast = 1 << 20
+	// What is read in the time that the look at one descriptor takes (0.46 us, at 20 GB/s): with more of them, reading is the cheaper way.
+	bytesPerDescriptor = 10 << 10
 	// So often in a row memory must have been found equal before it is watched: who writes into it pays for that, by a fault for each
 	// page, so it must not happen to data that change.
 	watchAfter = 8
@@ -83,7 +85,7 @@ func (l *lookout) unwritten(off uint64, b []byte) bool {
 	if l.w == nil || r == nil || r.armed == nil || r.since < watchTrust || !r.is(b) {
 		return false
 	}
-	if !r.armed.Unwritten() {
+	if !r.armed.Unwritten(len(b) / bytesPerDescriptor) {
 		r.disarm()
 		l.after, l.kept = min(l.after*watchGrowth, watchMost), 0
 		return false

@@ -22,7 +22,7 @@ func open(t *testing.T) *Watcher {
 		t.Skip("this kernel does not watch writes: ", err)
 	}
 	t.Cleanup(func() { _ = w.Close() })
-	if !Harmless() {
+	if !Harmless(1000) {
 		t.Skip("this process was started with a descriptor that may stand for anything")
 	}
 	return w
@@ -48,7 +48,7 @@ func arm(t *testing.T, w *Watcher, b []byte) *Range {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !r.Unwritten() {
+	if !r.Unwritten(1000) {
 		t.Fatal("written as soon as it was armed")
 	}
 	return r
@@ -70,11 +70,11 @@ func TestEachPage(t *testing.T) {
 			sum += int(x)
 		}
 		all[0], all[63*page] = byte(sum), 1
-		if !r.Unwritten() {
+		if !r.Unwritten(1000) {
 			t.Fatal("a read, or a write beside it")
 		}
 		b[at]++
-		if edge := at < len(before) || at >= len(b)-len(behind); r.Unwritten() != edge {
+		if edge := at < len(before) || at >= len(b)-len(behind); r.Unwritten(1000) != edge {
 			t.Fatalf("a write to byte %d of %d", at, len(b))
 		}
 		b[at]-- // what is there again was still written
@@ -92,7 +92,7 @@ func TestHugePages(t *testing.T) {
 		for range 20 {
 			r := arm(t, w, b)
 			b[page+rand.IntN(len(b)-2*page)]++
-			if r.Unwritten() {
+			if r.Unwritten(1000) {
 				t.Fatal("a write to a huge page")
 			}
 		}
@@ -145,8 +145,8 @@ func TestAllWays(t *testing.T) {
 			if err := way(); err != nil {
 				t.Skip(err)
 			}
-			if r.Unwritten() != (name == "a neighbour") {
-				t.Fatal("unwritten: ", r.Unwritten())
+			if r.Unwritten(1000) != (name == "a neighbour") {
+				t.Fatal("unwritten: ", r.Unwritten(1000))
 			}
 		})
 	}
@@ -174,13 +174,13 @@ func TestOtherMemory(t *testing.T) {
 		if e != 0 {
 			t.Fatal(e)
 		}
-		if r.Unwritten() {
+		if r.Unwritten(1000) {
 			t.Fatal("new memory that nobody has touched")
 		}
 		for i := range b {
 			_ = b[i]
 		}
-		if r.Unwritten() {
+		if r.Unwritten(1000) {
 			t.Fatal("new memory, read")
 		}
 	}
@@ -192,20 +192,20 @@ func TestOverlaps(t *testing.T) {
 	first := arm(t, w, b)
 	b[5*page]++
 	second := arm(t, w, b) // clears the mark that tells of the write
-	if first.Unwritten() || !second.Unwritten() {
+	if first.Unwritten(1000) || !second.Unwritten(1000) {
 		t.Fatal("a write before the same range was armed again")
 	}
 	part := arm(t, w, b[4*page:8*page])
-	if second.Unwritten() {
+	if second.Unwritten(1000) {
 		t.Fatal("a part of it was armed, and it is watched still")
 	}
 	one, two := arm(t, w, b[10*page:12*page]), arm(t, w, b[12*page:14*page])
-	if !part.Unwritten() || !one.Unwritten() {
+	if !part.Unwritten(1000) || !one.Unwritten(1000) {
 		t.Fatal("neighbours")
 	}
 	one.Disarm()
 	one.Disarm()
-	if one.Unwritten() || !two.Unwritten() {
+	if one.Unwritten(1000) || !two.Unwritten(1000) {
 		t.Fatal("disarmed")
 	}
 	other, err := Open()
@@ -216,7 +216,7 @@ func TestOverlaps(t *testing.T) {
 		t.Fatal("two watchers on one page: ", err)
 	}
 	_ = w.Close()
-	if two.Unwritten() {
+	if two.Unwritten(1000) {
 		t.Fatal("closed")
 	}
 	arm(t, other, b)
@@ -269,6 +269,9 @@ func TestHarmless(t *testing.T) {
 		}
 		defer func(fds [2]int) { _, _ = syscall.Close(fds[0]), syscall.Close(fds[1]) }(fds)
 	}
+	if r.Unwritten(500) {
+		t.Error("600 descriptors and more were looked at, where 500 are the limit")
+	}
 	harmful := map[string]func() (int, error){
 		"io_uring": func() (int, error) {
 			var params [120]byte
@@ -289,11 +292,11 @@ func TestHarmless(t *testing.T) {
 			if err != nil {
 				t.Skip(err)
 			}
-			if r.Unwritten() {
+			if r.Unwritten(1000) {
 				t.Error("unwritten, with ", name)
 			}
 			_ = syscall.Close(fd)
-			if !r.Unwritten() {
+			if !r.Unwritten(1000) {
 				t.Error("closed, and still in doubt")
 			}
 		})
@@ -304,7 +307,7 @@ func TestHarmless(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !Harmless() {
+		if !Harmless(1000) {
 			t.Error(name)
 		}
 		_ = syscall.Close(fd)
@@ -360,15 +363,21 @@ func BenchmarkUnwritten(b *testing.B) {
 		}
 		b.Run(map[int]string{syscall.MADV_NOHUGEPAGE: "small", syscall.MADV_HUGEPAGE: "huge"}[advice], func(b *testing.B) {
 			for b.Loop() {
-				if !r.Unwritten() {
+				if !r.Unwritten(1000) {
 					b.Fatal()
 				}
 			}
 		})
 	}
-	b.Run("harmless", func(b *testing.B) {
+	for range 100 {
+		var fds [2]int
+		_ = syscall.Pipe2(fds[:], syscall.O_CLOEXEC)
+		fd, _ := syscall.Open(os.Args[0], syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		defer func() { _, _, _ = syscall.Close(fds[0]), syscall.Close(fds[1]), syscall.Close(fd) }()
+	}
+	b.Run("harmless, 300 more", func(b *testing.B) {
 		for b.Loop() {
-			Harmless()
+			Harmless(1000)
 		}
 	})
 }
