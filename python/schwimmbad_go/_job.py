@@ -293,7 +293,7 @@ class Job:
                     L.WORD.pack_into(arena, table + 16 * i, 0)  # ours from now on
                     buffers.append(self.runner.engine.adopt(off & ~L.EXTERNAL, size))
                 else:
-                    buffers.append(_payload.private_copy(arena[off : off + size]))
+                    buffers.append(_payload.private_copy(arena[off : off + size], self.runner.recycler))
             data = arena[start : start + nbytes]
             if kind == L.ERROR:
                 record = _errors.Record(*pickle.loads(data))

@@ -21,6 +21,7 @@ from ._functions import Encoder, Snapshot
 from ._job import Job, raise_start_failure
 from ._payload import Encoded, encode_pickle
 from ._pump import Pump
+from ._recycle import Recycler
 from ._results import AsyncResult
 from ._start import ForkServerStarter, ForkStarter, Initializer, blob_frame, spawn_command, write_setup, write_setup_frame
 
@@ -85,6 +86,7 @@ class Runner:
         self.streams: dict[int, Call] = {}  # under way, each driven by whoever takes its results
         self.sends_in_place = False
         self.limbo: list[Any] = []  # buffers of jobs that were given up, which MPI may still read
+        self.recycler = Recycler()
         self.engine = self._make_engine(method, initializer, max_tasks)
         self.arena = self.engine.arena
         self.blobs = Blobs(self.engine, workers)
@@ -450,6 +452,7 @@ class Runner:
         self.blobs.latest = None
         self.blobs.functions.clear()
         self.plain.clear()
+        self.recycler.close()
         self.engine.free()
 
 
