@@ -58,17 +58,11 @@ def pool() -> Iterator[MultiPool]:
 
 @pytest.fixture(scope="module")
 def kernel_watches() -> bool:
-    """Found out by a pool of its own, in a process of its own: what other tests have open must not matter."""
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        "import test_watch as t\n"
-        "with t.MultiPool(1) as pool:\n"
-        "    f = t.Carrier(t.some_data())\n"
-        "    t.settle(pool, f)\n"
-        "    print(t.watched(f.data))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    return done.stdout.strip() == "True"
+    """Whether it does so here: by a pool and data of their own, in this process, since what it has open matters."""
+    f = Carrier(some_data())
+    with MultiPool(1) as pool:
+        settle(pool, f)
+        return watched(f.data)
 
 
 def settle(pool: MultiPool, f: Carrier) -> None:

@@ -77,7 +77,7 @@ func harmless(fd int) bool {
 		return harmlessDevice(major(st.Rdev), minor(st.Rdev))
 	case syscall.S_IFSOCK:
 		family, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_DOMAIN)
-		return err == nil && (family == syscall.AF_UNIX || family == syscall.AF_INET || family == syscall.AF_INET6 || family == syscall.AF_NETLINK)
+		return err == nil && harmlessFamily(family)
 	case 0, syscall.S_IFREG:
 		var fs syscall.Statfs_t
 		if err := syscall.Fstatfs(fd, &fs); err != nil {
@@ -91,6 +91,16 @@ func harmless(fd int) bool {
 			return true
 		}
 		return st.Mode&syscall.S_IFMT == syscall.S_IFREG
+	}
+	return false
+}
+
+// harmlessFamily knows the families whose sockets pin memory to read it at most (MSG_ZEROCOPY). AF_XDP and AF_RDS are none of them.
+func harmlessFamily(family int) bool {
+	const vsock = 40
+	switch family {
+	case syscall.AF_UNIX, syscall.AF_INET, syscall.AF_INET6, syscall.AF_NETLINK, vsock:
+		return true
 	}
 	return false
 }

@@ -317,6 +317,10 @@ func TestHarmless(t *testing.T) {
 			t.Errorf("device %d:3", major)
 		}
 	}
+	const rds, xdp = 21, 44
+	if harmlessFamily(rds) || harmlessFamily(xdp) || !harmlessFamily(syscall.AF_INET6) {
+		t.Error("families of sockets")
+	}
 	if harmlessDevice(1, 1) || harmlessName("anon_inode:[io_uring]") || harmlessName("anon_inode:kvm-vm") || harmlessName("") {
 		t.Error("memory, io_uring, kvm")
 	}
