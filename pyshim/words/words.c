@@ -2,7 +2,7 @@
  *
  * A library of its own, which neither starts Go nor links Python: workers of every start method load it, in forked
  * children too, where Go must not run; and one build serves every Python, since the functions of Python's C API are
- * handed over by address (docs/RATIONALE.md, "Numbers"). Its caller holds the GIL: ctypes.PyDLL.
+ * handed over by address (docs/RATIONALE.md, "Fast forms only for exact types"). Its caller holds the GIL: ctypes.PyDLL.
  *
  * Only functions of the stable ABI are used, https://docs.python.org/3/c-api/stable.html. The one thing known about an
  * object's memory is where its type stands, which the caller tells and `swg_words_bind` checks.

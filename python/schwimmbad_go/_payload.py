@@ -1,8 +1,8 @@
 """Values to bytes and back: how tasks and results lie in a frame.
 
 One pickle (protocol 5) per chunk, buffers of 64 KiB and more beside it; and a few fast kinds, only for exact types, where pickling
-costs many times the memory copy: a range, the rows of an array, equal small arrays, floats, `numpy.float64` (a million
-of them pickle in 1.2 s and pack in 9 ms). NumPy is never imported for its own sake.
+costs many times the memory copy: a range, the rows of an array, equal small arrays, long lists of numbers (a million `numpy.float64`
+pickle in 1.2 s and pack in 9 ms). NumPy is never imported for its own sake.
 """
 
 from __future__ import annotations
@@ -93,8 +93,9 @@ def pack_numbers(values: list[Any]) -> tuple[int, Any]:
 
 def pack_tasks(tasks: list[Any], first: int, count: int) -> tuple[int, bytes] | None:
     """Tasks from index `first` on as `pack_numbers` has them, None if they are no numbers. For long lists."""
-    kind = _number(type(tasks[first]))
-    words = _words.pack(tasks, first, count, type(tasks[first])) if kind != PICKLE else None
+    of = type(tasks[first])
+    kind = _number(of)
+    words = _words.pack(tasks, first, count, of) if kind != PICKLE else None
     return None if words is None else (kind, words)
 
 
@@ -255,8 +256,8 @@ def anchor(data: memoryview) -> Any:
 
 
 def private_copy(source: memoryview, recycler: Recycler) -> Any:
-    """A writable copy in memory of this process. NumPy's allocator asks for huge pages, which makes the first touch
-    twenty times cheaper than a bytearray's (54 against 2.5 GB/s for 8 MB)."""
+    """A writable copy in memory of this process: what is large lies where earlier results lay, the rest in NumPy's memory, or a
+    bytearray's."""
     if source.nbytes >= _recycle.LEAST:
         block = recycler.take(source.nbytes)
         memoryview(block).cast("B")[:] = source
