@@ -26,16 +26,19 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	}
 	timeout := e.nextLook(maxNs)
 	e.leading = true
+	mpi := e.fleet != nil && e.fleet.talks()
 	soon := p != nil && len(e.jobs) == 1 && e.sched.Soon(p.latest, spinTime) && e.awake.pays()
 	e.mu.Unlock()
 	var w mpix.Woken
 	var wake process.Wake
 	var ended []int
 	switch {
-	case e.fleet != nil:
+	case mpi:
 		w, wake, ended, err = e.fleet.wait(timeout)
 	case soon && e.awake.spin(e.tr, min(2*int64(spinTime), timeout)):
 		wake.Answers = true
+	case e.fleet != nil:
+		wake, ended, err = e.fleet.doze(timeout)
 	default:
 		wake, ended, err = e.tr.Wait(int((timeout + 999_999) / 1e6))
 	}
@@ -44,7 +47,7 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	if err != nil {
 		return false, &Error{CodeSystem, err}
 	}
-	if e.fleet != nil {
+	if mpi = e.fleet != nil && e.fleet.talks(); mpi {
 		if err := e.fleet.progress(); err != nil {
 			return false, err
 		}
@@ -52,7 +55,7 @@ func (e *Engine) sleep(p *port, maxNs int64) (signal bool, err error) {
 	if err := e.attend(wake, ended); err != nil {
 		return false, err
 	}
-	if e.fleet != nil { // whoever sleeps here, a lane that has become free gets its next chunk at once
+	if mpi { // whoever sleeps here, a lane that has become free gets its next chunk at once
 		if err := e.push(); err != nil {
 			return false, err
 		}

@@ -32,6 +32,8 @@ type Comm struct {
 	tune  mpix.Tune
 	ready bool
 
+	near []bool // rank 0: which ranks can work from its memory
+
 	server *mpix.Server
 	client *mpix.Client
 	watch  bool
@@ -110,6 +112,9 @@ func (c *Comm) greet() error {
 		}
 	}
 	if _, err := mpiError(0, c.comm.Tell(greeting)); err != nil {
+		return err
+	}
+	if c.near, err = mpiError(c.meet()); err != nil {
 		return err
 	}
 	text := string(bytes.TrimRight(greeting[mpix.TokenSize:], "\x00"))

@@ -191,8 +191,8 @@ func (w *crew) claimed(i int) *chunk {
 
 // end kills worker i on purpose, for the task of its chunk that stands at this place (-1: a job was given up).
 func (w *crew) end(i int, task int64) {
-	if w.tr.Workers[i].State == process.Absent || w.tr.Workers[i].Thread {
-		return // of an empty place the next one's death would pass for ours; and a thread cannot be ended
+	if who := &w.tr.Workers[i]; who.State == process.Absent || who.Thread || who.Rank > 0 {
+		return // of an empty place the next one's death would pass for ours; a thread cannot be ended, and a rank takes the job along
 	}
 	w.ended[i] = task
 	// It cannot fail but for ESRCH, which is handled inside: the worker is our own.

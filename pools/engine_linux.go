@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/dispatch"
-	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/mpix"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/nh"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/process"
 	"github.com/schwimmbad-go/schwimmbad-go/pools/internal/wire"
@@ -23,7 +22,7 @@ type EngineConfig struct {
 	MaxTasks   int      // a worker leaves after so many tasks and is replaced, 0: never
 
 	Comm    *Comm  // its other ranks work as well; Workers may then be 0
-	PerRank int    // workers of each, 0: one
+	PerRank int    // worker processes beside each, 0: the rank itself is the worker
 	Setup   []byte // what they set themselves up with, as a frame; nil: as their own script says
 }
 
@@ -83,20 +82,24 @@ func OpenEngine(cfg EngineConfig) (*Engine, error) {
 	}
 	e.sched = dispatch.New(plan)
 	e.lookout.open()
-	if err := e.open(e, cfg.Workers, cfg.ArenaBytes, cfg.MaxTasks, cfg.Command, cfg.Env); err != nil {
+	crew := cfg.Workers
+	if e.fleet != nil {
+		crew = e.fleet.lanes[0].workers
+	}
+	if err := e.open(e, crew, cfg.ArenaBytes, cfg.MaxTasks, cfg.Command, cfg.Env); err != nil {
 		e.lookout.close()
 		return nil, err
 	}
 	if e.fleet != nil {
-		e.busy, e.tr.Discard, e.tr.Unmap = e.fleet.busy, mpix.Discard, mpix.Unmap
-		cfg.Comm.begin(e.fleet, e.tr.Kick)
-		e.fleet.open(cfg.Setup)
-		if err := e.fleet.flush(); err != nil {
+		if err := e.fleet.begin(cfg.Setup); err != nil {
 			return nil, err
 		}
 	}
 	return e, nil
 }
+
+// inPlace says whether what is sent may lie in the caller's own memory: not where workers on this machine have to see it.
+func (e *Engine) inPlace() bool { return e.fleet != nil && len(e.tr.Workers) == 0 }
 
 // enlist makes the ranks of a communicator workers of this engine.
 func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
@@ -109,12 +112,16 @@ func (e *Engine) enlist(cfg EngineConfig) (dispatch.Config, error) {
 	case c.Broken():
 		return dispatch.Config{}, fail(CodeLost, "a rank of this communicator has died")
 	}
-	e.fleet = newFleet(e, c, cfg.Workers, max(cfg.PerRank, 1))
-	for _, l := range e.fleet.lanes[1:] {
+	e.fleet = newFleet(e, c, cfg.Workers, cfg.PerRank)
+	e.total = 0
+	for _, l := range e.fleet.lanes {
 		e.total += l.workers
 	}
 	if e.total == 0 {
 		return dispatch.Config{}, fail(CodeArgument, "one rank without workers of its own has nobody to work")
+	}
+	if !e.fleet.far {
+		return dispatch.Config{Workers: e.total, FirstJob: c.lastJob, FirstGeneration: c.generation}, nil
 	}
 	// One chunk at each worker, one behind it, and some more to hand out at once.
 	return dispatch.Config{
@@ -223,6 +230,7 @@ func (e *Engine) Terminate() {
 		for _, j := range e.jobs {
 			e.fleet.cancel(j, true)
 		}
+		e.fleet.giveUp()
 		e.fleet.tell(wire.Message{Kind: wire.MsgClose})
 		_ = e.fleet.flush() // what fails here fails again in Join, which says so
 	}

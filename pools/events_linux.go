@@ -60,6 +60,9 @@ func (e *Engine) deliver(p *port, j *job) bool {
 				continue // cannot happen: a delivered chunk is alive until released
 			}
 			slot = c.slot
+			if j.broadcast && flags == 0 && e.fleet != nil {
+				d.First = e.fleet.inOrder(j, d.First, int(e.tr.Load32(slot+process.ReplyWorker)))
+			}
 			bytes := int64(e.tr.Load(slot + process.ReplyBytes))
 			p.evBytes += bytes
 			e.bytesOut += bytes
@@ -163,6 +166,7 @@ func (e *Engine) writeHeader(c *chunk, o dispatch.Offer) {
 	b := e.tr.Mem()[c.slot : c.slot+process.SlotFrame+headerSize]
 	clear(b[:process.SlotFrame])
 	binary.LittleEndian.PutUint64(b[process.ReplyCapacity:], c.room)
+	binary.LittleEndian.PutUint64(b[process.ReplyLimit:], uint64(c.timeout))
 	h := wire.Header{
 		Type: wire.Tasks, Flags: c.job.flags, Job: uint64(o.Job), Chunk: uint64(o.Chunk), First: uint64(o.First),
 		Count: uint32(o.Count), Block: uint32(o.Block), Func: c.job.blob, Nanos: uint64(o.Budget), Extra: c.job.blobAt,

@@ -23,6 +23,8 @@ type fleet struct {
 	queue   []*chunk
 	clock   uint64
 	pace    mpix.Tune // of waits for answers
+	far     bool      // some rank gets its tasks by MPI
+	awaited int       // neighbours that have not said hello
 
 	stamps  map[uint64]uint64  // of the blobs allocated now, by offset
 	sending map[uint64]int     // ranges of the arena that MPI still reads, by offset
@@ -36,18 +38,25 @@ type fleet struct {
 	detached bool // the communicator is another pool's
 }
 
+// newFleet makes the lanes of the ranks of c: perRank worker processes beside each or, with 0, the ranks themselves.
 func newFleet(e *Engine, c *Comm, local, perRank int) *fleet {
 	f := &fleet{
 		e: e, comm: c, session: c.sessions + 1, stamps: make(map[uint64]uint64), sending: make(map[uint64]int), zombies: make(map[uint64]bool),
 		loose: make(map[uint64][]loose),
 	}
 	f.expect(0)
-	for r := range c.Size() {
-		l := &lane{rank: r, workers: perRank, blobs: make(map[uint64]uint64)}
-		if r == 0 {
-			l.workers, l.ready = local, true
+	crew := &lane{workers: local, ready: true, place: -1}
+	f.lanes = append(f.lanes, crew)
+	for r := 1; r < c.Size(); r++ {
+		l := &lane{rank: r, workers: max(perRank, 1), blobs: make(map[uint64]uint64), place: -1}
+		if perRank == 0 && c.near[r] {
+			l.workers, l.place = 0, crew.workers
+			crew.workers++
 		}
+		f.far = f.far || l.workers > 0
 		f.lanes = append(f.lanes, l)
+	}
+	for _, l := range f.lanes {
 		if l.workers > 0 {
 			f.order = append(f.order, l)
 		}
@@ -58,17 +67,50 @@ func newFleet(e *Engine, c *Comm, local, perRank int) *fleet {
 	return f
 }
 
+// begin takes over the communicator and begins a session on it.
+func (f *fleet) begin(setup []byte) error {
+	f.hire()
+	tr := f.e.tr
+	switch {
+	case f.awaited > 0:
+		tr.Discard = keepPages
+	case f.far:
+		tr.Discard = mpix.Discard
+	}
+	if f.far {
+		f.e.busy, tr.Unmap = f.busy, mpix.Unmap
+	}
+	f.comm.begin(f, tr.Kick)
+	if err := f.open(setup); err != nil {
+		return err
+	}
+	return f.flush()
+}
+
 // open begins a session: the ranks set themselves up anew, from what setup holds or, without it, from what their own script said.
-func (f *fleet) open(setup []byte) {
+func (f *fleet) open(setup []byte) error {
+	places, err := f.e.tr.Places()
+	if err != nil {
+		return &Error{CodeSystem, err}
+	}
+	var desk []byte
+	for _, p := range places {
+		desk = p.Append(desk)
+	}
 	for _, l := range f.lanes[1:] {
 		m := wire.Message{Kind: wire.MsgOpen, Chunk: uint64(f.session), A: int64(f.e.cfg.MaxTasks)}
-		if setup == nil {
-			f.comm.link.Send(l.rank, m, nil, nil)
-		} else {
-			f.comm.link.Send(l.rank, m, []mpix.Part{{Data: setup}}, nil)
+		var parts []mpix.Part
+		if l.place >= 0 {
+			m.Flags, m.B = wire.FlagShare, int64(l.place)
+			parts = append(parts, mpix.Part{Data: desk})
 		}
+		if setup != nil {
+			parts = append(parts, mpix.Part{Data: setup})
+		}
+		f.comm.link.Send(l.rank, m, parts, nil)
 		f.comm.link.Wake(l.rank)
 	}
+	return nil
 }
 
 // tell sends every rank a message without parts.
@@ -185,7 +227,7 @@ func (f *fleet) fail(code Code, why error, off uint64) {
 func (f *fleet) bury() {
 	var texts []string
 	for _, p := range f.comm.losses() {
-		texts = append(texts, obituary(p, f.lanes[p.Rank].tasks()))
+		texts = append(texts, obituary(p, f.tasks(p.Rank)))
 	}
 	if len(texts) > 0 {
 		slices.Sort(texts)
@@ -199,5 +241,5 @@ func (f *fleet) inHand(rank int) string {
 		return ""
 	}
 	defer f.e.mu.Unlock()
-	return f.lanes[rank].tasks()
+	return f.tasks(rank)
 }

@@ -41,6 +41,7 @@ const (
 type lane struct {
 	rank    int
 	workers int
+	place   int // of a neighbour in the crew, which gets its tasks there; -1
 	flying  []*chunk
 	blobs   map[uint64]uint64 // offsets of what the rank has, and the stamp it had when it was sent
 	forget  []uint64          // what it need not keep
@@ -177,17 +178,17 @@ func (f *fleet) settled(c *chunk) {
 	f.landed(l, c)
 }
 
-// tasks names what a lane has in hand.
-func (l *lane) tasks() string {
+// taskRanges names the tasks of chunks.
+func taskRanges(chunks []*chunk) string {
 	var ranges []string
-	for _, c := range l.flying {
+	for _, c := range chunks {
 		if c.count == 1 {
 			ranges = append(ranges, fmt.Sprintf("task %d", c.first))
 		} else {
 			ranges = append(ranges, fmt.Sprintf("tasks %d to %d", c.first, c.first+int64(c.count)-1))
 		}
-		if len(ranges) == 8 && len(l.flying) > 8 {
-			return strings.Join(ranges, ", ") + fmt.Sprintf(" and %d more chunks", len(l.flying)-8)
+		if len(ranges) == 8 && len(chunks) > 8 {
+			return strings.Join(ranges, ", ") + fmt.Sprintf(" and %d more chunks", len(chunks)-8)
 		}
 	}
 	return strings.Join(ranges, ", ")

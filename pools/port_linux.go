@@ -95,6 +95,7 @@ type job struct {
 	broadcast    bool
 	bounded      bool // by JobDepth
 	left         int  // broadcast: chunks not answered yet
+	seated       int  // broadcast: results of worker processes beside neighbours that were delivered
 	isDirty      bool
 	isHungry     bool
 	losses       []uint64
@@ -265,7 +266,7 @@ func (e *Engine) Step(pi, submitted, mode int) (int, error) {
 		until = process.Monotonic() + int64(ms)*1e6
 	}
 	mode &= 255
-	if mode == WaitNone && e.fleet != nil {
+	if mode == WaitNone && e.fleet != nil && e.fleet.far {
 		if err := e.fleet.makeRoom(); err != nil {
 			return 0, err
 		}
@@ -407,7 +408,7 @@ func (e *Engine) submitChunk(c *chunk, last bool) error {
 	c.job.port.feed(c.job)
 	f := &e.frame
 	at := c.slot + process.SlotFrame
-	if err := f.Decode(e.tr.Mem()[at:c.slot+c.room], wire.Limits{Arena: e.tr.Len(), Bytes: c.room, External: e.fleet != nil && e.cfg.Workers == 0}); err != nil {
+	if err := f.Decode(e.tr.Mem()[at:c.slot+c.room], wire.Limits{Arena: e.tr.Len(), Bytes: c.room, External: e.inPlace()}); err != nil {
 		e.sched.Return(c.id)
 		e.freeSlot(c)
 		return &Error{CodeArgument, err}
@@ -429,7 +430,7 @@ func (e *Engine) submitChunk(c *chunk, last bool) error {
 	}
 	c.count, c.bytes = count, bytes
 	e.launch(c)
-	if e.fleet != nil {
+	if e.fleet != nil && e.fleet.far {
 		e.fleet.post(c)
 	} else {
 		e.post(c)
@@ -439,7 +440,7 @@ func (e *Engine) submitChunk(c *chunk, last bool) error {
 
 // push hands on what waits: to the ranks, and to the workers on this machine.
 func (e *Engine) push() error {
-	if e.fleet != nil {
+	if e.fleet != nil && e.fleet.talks() {
 		if err := e.fleet.flush(); err != nil {
 			return err
 		}

@@ -48,7 +48,20 @@ func (r *Rank) take(m *wire.Message, parts []wire.Part, at []byte) error {
 		}
 		r.session, r.halted, r.crashes = int64(m.Chunk), false, 0
 		r.tr.Store(process.CtlMaxTasks, uint64(max(m.A, 0)))
-		e := rankEvent{what: RankOpen}
+		e, whole := rankEvent{what: RankOpen}, at
+		r.desk = nil
+		if m.Flags&wire.FlagShare != 0 {
+			if len(parts) == 0 || parts[0].Length != 3*process.PlaceSize {
+				return fmt.Errorf("%w: a pool that shares its memory does not say where", wire.ErrBadField)
+			}
+			desk := parseDesk(m.B, at)
+			r.desk = &desk
+			at, parts = at[min(mpix.Align(parts[0].Length), uint64(len(at))):], parts[1:]
+		}
+		if r.setup != nil { // nobody reads that of the pool before any more
+			r.tr.Free(r.tr.Offset(r.setup))
+		}
+		r.setup = whole
 		if len(parts) > 0 {
 			e.at = r.tr.Offset(at)
 			r.tr.Store(process.CtlSetup, e.at) // for workers that start from now on

@@ -46,10 +46,13 @@ type Rank struct {
 	events  []rankEvent
 	session int64
 	serving bool
-	halted  bool   // workers could not be started: the master knows
-	held    int64  // when the oldest answer that has not been sent was given, 0: none
-	running uint64 // slot that the caller has in hand, 0: none
-	brief   bool   // the chunk that runs now is so short that its answer may wait
+	halted  bool       // workers could not be started: the master knows
+	setup   []byte     // of the pool at hand, in the arena; nil: as the script said
+	desk    *deskOffer // in rank 0's crew, in the pool that begins; nil: none
+	moving  func()     // ends what keeps MPI moving; nil: nothing does
+	held    int64      // when the oldest answer that has not been sent was given, 0: none
+	running uint64     // slot that the caller has in hand, 0: none
+	brief   bool       // the chunk that runs now is so short that its answer may wait
 
 	blobs   map[uint64]localBlob // by the master's offset
 	retired []retiredBlob
@@ -143,6 +146,7 @@ func (r *Rank) flushLink() error {
 
 // Next waits for something to do, 100 ms at most, and says what and where (see the Rank constants).
 func (r *Rank) Next() (what int, at uint64, err error) {
+	r.rest()
 	end := process.Monotonic() + rankSlice
 	for {
 		if len(r.events) > 0 {
@@ -244,6 +248,7 @@ func (r *Rank) poke() {} // there is one thread, and it is here
 // Close ends the crew and gives everything back.
 func (r *Rank) Close() error {
 	r.serving = false
+	r.rest()
 	for i := range r.tr.Workers {
 		_ = r.tr.Signal(i, syscall.SIGKILL) // what is left of them; the end of the lifeline does the same
 	}

@@ -68,7 +68,7 @@ func openRanks(o rankOptions) (*remotePool, error) {
 	if c.Rank() != 0 {
 		serveRank(c, o, stop)
 	}
-	e, err := openRemote(EngineConfig{Comm: c, PerRank: max(o.beside, 1), MaxTasks: o.maxTasks}, o.python)
+	e, err := openRemote(EngineConfig{Comm: c, PerRank: o.beside, MaxTasks: o.maxTasks}, o.python)
 	if err != nil {
 		return nil, err
 	}
@@ -126,6 +126,7 @@ type rankServer struct {
 	c    *Comm
 	r    *Rank
 	w    *worker
+	near *neighbour // in rank 0's crew, until the pool ends; nil: chunks come by MPI
 	stop func() error
 	told uint64 // slot of the chunk just run
 	argv []string
@@ -164,17 +165,23 @@ func (s *rankServer) open(o rankOptions) (err error) {
 		}
 		return nil
 	}
-	s.w = newWorker(0, s.r.tr.Mem())
-	s.w.maxTasks = 0
-	s.w.rank, s.w.limits = s.c.Rank(), true
+	s.w = s.worker(0, s.r.tr.Mem())
 	s.w.look = func() {
 		if err := s.r.Look(); err != nil {
 			s.abort(err)
 		}
 	}
 	s.w.tell = func(slot, _ uint64) { s.told = slot }
-	s.w.resume = func() { go s.loop() }
 	return nil
+}
+
+// worker is a worker in this process, which cannot be replaced.
+func (s *rankServer) worker(index int, mem []byte) *worker {
+	w := newWorker(index, mem)
+	w.maxTasks = 0
+	w.rank, w.limits = s.c.Rank(), true
+	w.resume = func() { go s.loop() }
+	return w
 }
 
 // rankCommand starts the worker processes beside a rank.
@@ -190,6 +197,10 @@ func rankCommand(o rankOptions) (argv, environ []string, err error) {
 // loop runs what comes. It ends the process.
 func (s *rankServer) loop() {
 	for {
+		if s.near != nil {
+			s.near.serve()
+			s.near = nil
+		}
 		if s.told != 0 {
 			slot := s.told
 			s.told = 0
@@ -212,16 +223,30 @@ func (s *rankServer) act(what int, at uint64) error {
 	case RankChunk:
 		s.w.run(at, s.w.load(at+offChunk)>>32)
 	case RankOpen:
-		if s.w != nil {
-			clear(s.w.funcs)
-		}
-		return s.r.Hello()
+		return s.enter()
 	case RankNeeds:
 		return s.r.startExec(int(at), s.argv, s.env)
 	case RankExit:
 		return s.leave()
 	}
 	return nil
+}
+
+// enter makes this rank a worker of the pool that begins.
+func (s *rankServer) enter() error {
+	if s.w != nil {
+		clear(s.w.funcs)
+	}
+	desk, err := s.r.Desk()
+	if err != nil {
+		return err
+	}
+	if desk != nil {
+		if s.near, err = s.sit(desk); err != nil {
+			return err
+		}
+	}
+	return s.r.Hello()
 }
 
 func (s *rankServer) leave() error {

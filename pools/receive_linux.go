@@ -84,7 +84,13 @@ func (f *fleet) take(src int, m *wire.Message, parts []wire.Part, at mpix.Place)
 	l := f.lanes[src]
 	switch m.Kind {
 	case wire.MsgHello:
-		l.ready = l.ready || int64(m.Chunk) == f.session
+		if !l.ready && int64(m.Chunk) == f.session {
+			l.ready = true
+			if l.place >= 0 {
+				f.awaited--
+				f.e.tr.Workers[l.place].Pid = f.comm.peers[src].Pid
+			}
+		}
 	case wire.MsgResult, wire.MsgLost:
 		c := f.answer(src, m)
 		if c == nil { // given up while it came

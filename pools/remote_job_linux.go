@@ -235,7 +235,7 @@ func (j *remoteJob) read(slot uint64, first, count int64) (record []byte, err er
 	}
 	tr := j.p.e.tr
 	mem := tr.Mem()
-	limits := wire.Limits{Arena: tr.Len(), External: j.p.e.fleet != nil && j.p.e.cfg.Workers == 0}
+	limits := wire.Limits{Arena: tr.Len(), External: j.p.e.inPlace()}
 	left := count
 	for seg := tr.Load(slot + process.ReplySegments); seg != 0 && (left > 0 || record == nil); seg = j.frame.Next {
 		if seg > tr.Len()-headerSize {

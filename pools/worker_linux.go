@@ -337,29 +337,25 @@ func serveProcess(spec string) error {
 		syscall.CloseOnExec(fd)
 	}
 	signal.Ignore(os.Interrupt) // Ctrl-C is the master's to handle; it ends the workers
-	var st syscall.Stat_t
-	if err := syscall.Fstat(arena, &st); err != nil {
-		return err
-	}
-	mem, err := syscall.Mmap(arena, 0, int(st.Size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	mem, err := mapShared(arena)
 	if err != nil {
-		return fmt.Errorf("shared memory: %w", err)
+		return err
 	}
 	if err := followMaster(life); err != nil {
 		return err
 	}
 	w := newWorker(index, mem)
 	w.rank = rank
-	if w.load(process.CtlMagic) != process.ControlMagic {
-		return errors.New("the shared memory is not a pool's")
-	}
 	control := func(code wire.Code) { sendRecord(answer, uint32(code)<<24|uint32(index), 0) }
 	w.tell = func(slot, generation uint64) { sendRecord(answer, uint32(generation), uint32(slot/process.PageSize)) }
 	w.retire = func() {
 		control(wire.Retired)
 		os.Exit(0)
 	}
-	loop := func() { serveRecords(w, work) }
+	loop := func() {
+		serveRecords(w, work)
+		os.Exit(0)
+	}
 	w.resume = func() { go loop() }
 	w.store(w.cell+process.CellPid, uint64(os.Getpid()))
 	control(wire.Hello)
@@ -367,7 +363,23 @@ func serveProcess(spec string) error {
 	select {} // the loop ends the process
 }
 
-// serveRecords runs chunks until the queue is closed, then ends the process.
+// mapShared maps a pool's arena.
+func mapShared(arena int) ([]byte, error) {
+	var st syscall.Stat_t
+	if err := syscall.Fstat(arena, &st); err != nil {
+		return nil, err
+	}
+	mem, err := syscall.Mmap(arena, 0, int(st.Size), syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_SHARED)
+	if err != nil {
+		return nil, fmt.Errorf("shared memory: %w", err)
+	}
+	if binary.LittleEndian.Uint64(mem[process.CtlMagic:]) != process.ControlMagic {
+		return nil, errors.New("the shared memory is not a pool's")
+	}
+	return mem, nil
+}
+
+// serveRecords runs chunks until the queue is closed.
 func serveRecords(w *worker, work int) {
 	var b [8]byte
 	for {
@@ -376,7 +388,7 @@ func serveRecords(w *worker, work int) {
 			continue
 		}
 		if err != nil || n < len(b) {
-			os.Exit(0)
+			return
 		}
 		w.run(uint64(binary.LittleEndian.Uint32(b[:]))*process.PageSize, uint64(binary.LittleEndian.Uint32(b[4:])))
 	}

@@ -201,7 +201,9 @@ _IN_RANK = {
     "recycles": "MPI cannot replace a rank",
 }
 MPI_KINDS = {
-    "default": PoolKind("mpi", "MPIPool", lacks=_IN_RANK),
+    "default": PoolKind("mpi", "MPIPool", lacks={k: v for k, v in _IN_RANK.items() if k != "prompt"}),  # ranks share memory
+    "messages": PoolKind("mpi-messages", "MPIPool", lacks=_IN_RANK),  # ranks share nothing, as on several machines
+    "mixed": PoolKind("mpi-mixed", "MPIPool", lacks=_IN_RANK),  # one of them shares rank 0's memory
     "isolate": PoolKind("mpi-isolate", "MPIPool", {"isolate": True}, lacks=_RANKS),
     "master": PoolKind("mpi-master", "MPIPool", {"isolate": True, "master_works": True}, lacks=_RANKS),
     "node": PoolKind("mpi-node", "MPIPool", {"workers_per_rank": 2}, lacks=_RANKS),

@@ -24,7 +24,8 @@ RANK = go_constants("pools/rank_linux.go")
 
 # Names in Go that are not the Python name in camel case. None: Python has no use for it.
 GO_NAMES = {
-    "PageSize": None, "ControlMagic": "CTL_MAGIC", "ControlVersion": "ABI", "CtlMagic": None, "CtlVersion": None, "CtlWorkers": None,
+    "PageSize": None, "ControlMagic": "CTL_MAGIC", "ControlVersion": "ABI",
+    "CtlMagic": None, "CtlVersion": None, "CtlWorkers": "CTL_WORKERS",
     "CtlPorts": None, "CtlPortSize": None, "CtlPortCount": None, "controlPageSize": None, "CellSize": None, "CellRunning": None,
     "CellBlock": None, "CellChunks": None, "CellBusy": None, "CellExitWant": "CELL_EXIT", "SlotReply": None, "ReplyElapsed": None,
     "ReplyWorker": None, "ReplyBytes": None, "MinSlot": None, "HeapBlockHead": "HEAP_HEAD", "HeapBlockState": "HEAP_STATE",
@@ -126,10 +127,11 @@ C_TYPES = {
     "const swg_config *": ctypes.POINTER(_engine._Config), "swg_info *": ctypes.POINTER(_engine._Info),
     "swg_stats *": ctypes.POINTER(_engine._Stats), "swg_mpi_info *": ctypes.POINTER(_engine.MPIInfo),
     "void *": ctypes.c_void_p, "swg_peer *": ctypes.POINTER(_engine.Peer), "char": ctypes.c_char,
+    "swg_desk *": ctypes.POINTER(_engine.Desk),
 }  # fmt: skip
 STRUCTS = {
-    "swg_config": _engine._Config, "swg_info": _engine._Info, "swg_stats": _engine._Stats, "swg_mpi_info": _engine.MPIInfo,
-    "swg_peer": _engine.Peer,
+    "swg_config": _engine._Config, "swg_info": _engine._Info, "swg_desk": _engine.Desk, "swg_stats": _engine._Stats,
+    "swg_mpi_info": _engine.MPIInfo, "swg_peer": _engine.Peer,
 }  # fmt: skip
 
 

@@ -200,6 +200,18 @@ func swg_rank_server(h int64, socket int32) int32 {
 	return int32(onRank(h, func(r *pools.Rank) (int64, error) { r.Serves(int(socket)); return 0, nil }))
 }
 
+//export swg_rank_desk
+func swg_rank_desk(h int64, out *C.swg_desk) int32 {
+	return int32(onRank(h, func(r *pools.Rank) (int64, error) {
+		d, err := r.Desk()
+		if d == nil {
+			return 0, err
+		}
+		out.index, out.work, out.answer, out.memory = C.int32_t(d.Index), C.int32_t(d.Work), C.int32_t(d.Answer), C.int32_t(d.Memory)
+		return 1, nil
+	}))
+}
+
 //export swg_rank_hello
 func swg_rank_hello(h int64) int32 {
 	return int32(onRank(h, func(r *pools.Rank) (int64, error) { return 0, r.Hello() }))

@@ -51,6 +51,11 @@ typedef struct swg_info {
     int32_t master_fds[6]; /* any other child process must close these; -1: none */
 } swg_info;
 
+typedef struct swg_desk {
+    int32_t index;                /* of the worker in the master's pool */
+    int32_t work, answer, memory; /* descriptors: work queue, answers, arena */
+} swg_desk;
+
 typedef struct swg_stats {
     int64_t tasks, chunks, retries, lost, retired, bytes_in, bytes_out, busy_nanos, workers, in_flight, jobs;
 } swg_stats;
@@ -223,6 +228,9 @@ int32_t swg_rank_get_info(int64_t rank, swg_info *info);
 int32_t swg_rank_attach(int64_t rank, int32_t index, int32_t pid, int32_t child);
 /* The socket of the process that starts the workers, if one does: it is asked how they ended (docs/PROTOCOL.md). */
 int32_t swg_rank_server(int64_t rank, int32_t socket);
+/* After SWG_RANK_OPEN: 1 if this rank is a worker of the master's own pool, on this machine. The caller then says hello, works as a worker
+ * process does (docs/PROTOCOL.md) until the work queue ends, closes the descriptors and goes on with swg_rank_next. 0: chunks come there. */
+int32_t swg_rank_desk(int64_t rank, swg_desk *desk);
 int32_t swg_rank_hello(int64_t rank);
 /* This rank cannot serve; code, words and the offset of an error record's frame (0: none) go to the master. */
 int32_t swg_rank_refuse(int64_t rank, int32_t code, const char *text, uint64_t offset);

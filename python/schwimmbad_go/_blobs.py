@@ -63,7 +63,7 @@ class Retired:
 class Blobs:
     """The blobs of one engine. Used under the pool's lock."""
 
-    def __init__(self, engine: Engine, workers: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.engine = engine
         self.latest: Function | None = None
         self.functions: OrderedDict[int, Function] = OrderedDict()
@@ -75,7 +75,7 @@ class Blobs:
         self.active: set[int] = set()  # jobs whose chunks may refer to blobs
         self.last_job = 0
         cells, size = (L.WORD.unpack_from(engine.arena, at)[0] for at in (L.CTL_CELLS, L.CTL_CELL_SIZE))
-        self.floors = [cells + i * size + L.CELL_FLOOR for i in range(workers)]
+        self.floors = [cells + i * size + L.CELL_FLOOR for i in range(engine.crew)]
 
     def function(self, encoded: Encoded) -> Function:
         """The stored copy of an encoded function; written only if it is new or has changed."""

@@ -59,6 +59,12 @@ class Peer(ctypes.Structure):
     _fields_ = (("pid", ctypes.c_int32), ("workers", ctypes.c_int32), ("host", ctypes.c_char * 256))
 
 
+class Desk(ctypes.Structure):
+    """A rank's place among the workers of rank 0's machine, with descriptors of its own."""
+
+    _fields_ = tuple((name, ctypes.c_int32) for name in ("index", "work", "answer", "memory"))
+
+
 _STATS: Final = (
     "tasks", "chunks", "retries", "lost", "retired", "bytes_in", "bytes_out", "busy_nanos", "workers", "in_flight", "jobs",
 )  # fmt: skip
@@ -119,6 +125,7 @@ SIGNATURES: Final[dict[str, tuple[Any, ...]]] = {
     "swg_rank_get_info": (_I32, _I64, ctypes.POINTER(_Info)),
     "swg_rank_attach": (_I32, _I64, _I32, _I32, _I32),
     "swg_rank_server": (_I32, _I64, _I32),
+    "swg_rank_desk": (_I32, _I64, ctypes.POINTER(Desk)),
     "swg_rank_hello": (_I32, _I64),
     "swg_rank_refuse": (_I32, _I64, _I32, ctypes.c_char_p, _U64),
     "swg_rank_next": (_I64, _I64, _U64),
@@ -360,7 +367,8 @@ class Engine(Shared):
     command : list of str or None
         Starts a worker; None: the caller does.
     ranks : tuple or None
-        For MPI: library, communicator's handle, workers per rank, and the bytes of the ranks' set-up or None.
+        For MPI: library, communicator's handle, worker processes per rank (0: the rank works itself), and the bytes of the ranks' set-up
+        or None.
     """
 
     def __init__(
@@ -380,6 +388,7 @@ class Engine(Shared):
             handle = lib.swg_open_ranks(config, comm, per_rank, setup, len(setup or b""))
         self.ports: list[Port] = []
         self._open(lib, handle, lib.swg_get_info)
+        self.crew: int = L.WORD32.unpack_from(self.arena, L.CTL_WORKERS)[0]  # workers that share the arena
 
     def attach(self, index: int, pid: int, child: bool) -> None:
         """Tell of a worker that was started; pid 0: it could not be."""

@@ -77,6 +77,7 @@ CTL_CELLS: Final = 24
 CTL_CELL_SIZE: Final = 32
 CTL_HEAPS: Final = 40
 CTL_HEAP_SIZE: Final = 48
+CTL_WORKERS: Final = 12
 CTL_LENGTH: Final = 16
 CTL_SETUP: Final = 80
 CTL_MAX_TASKS: Final = 88

@@ -7,6 +7,7 @@ forked before MPI was started, so that a crash of theirs costs one task.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import pickle
 import posix
@@ -42,6 +43,46 @@ class RankChannel(_worker.Channel):
         self.rank.check(self.rank.lib.swg_rank_look(self.rank.handle))
 
 
+class Seat:
+    """The place of a rank among the workers of rank 0's machine: it works from rank 0's arena, on the queue that all of them share.
+
+    Parameters
+    ----------
+    rank : Rank
+        Whose forked children must not keep the descriptors.
+    desk : Desk
+        The descriptors, which are ours from now on.
+    """
+
+    def __init__(self, rank: _engine.Rank, desk: _engine.Desk) -> None:
+        self.rank = rank
+        self.fds = [desk.work, desk.answer, desk.memory]
+        for fd in self.fds:
+            rank.add_master_fd(fd)
+        try:
+            arena = memoryview(mmap.mmap(desk.memory, 0)).cast("B")  # it goes when the last array of a task's does
+        except BaseException:
+            self._close()
+            raise
+        channel = _worker.Channel(desk.index, arena, (desk.work, desk.answer, -1, desk.memory))
+        channel.max_tasks = 0  # this process cannot be replaced
+        self.worker = _worker.Worker(channel)
+        self.worker.limits = True
+
+    def serve(self) -> None:
+        """Until the pool ends."""
+        try:
+            _worker.work_off(self.worker)
+        finally:
+            del self.worker
+            self._close()
+
+    def _close(self) -> None:
+        for fd in self.fds:
+            self.rank.drop_master_fd(fd)
+            os.close(fd)
+
+
 class Server:
     """One rank at work.
 
@@ -56,6 +97,9 @@ class Server:
 
     def __init__(self, link: Link, initializer: Initializer, max_tasks: int) -> None:
         self.initializer = initializer
+        if link.zygote is not None and link.workers == 0:  # rank 0 alone has worker processes
+            link.zygote.close()
+            link.zygote = None
         self.zygote = zygote = link.zygote
         self.rank = _engine.Rank(link.job.lib, link.handle, link.workers, max_tasks)
         _errors.rank, _errors.host = link.rank, socket.gethostname()
@@ -95,7 +139,7 @@ class Server:
 
     def open(self, setup: int) -> None:
         """A pool begins."""
-        rank = self.rank
+        rank, seat = self.rank, None
         self.worker.functions = _worker.Functions(self.channel)
         if self.zygote is None:
             self.worker.heap = Heap(self.channel)
@@ -105,10 +149,18 @@ class Server:
                     initializer = Initializer(*pickle.loads(self.channel.setup() or b"N."))
                 if initializer.func is not None:
                     initializer.func(*initializer.args)
+                seat = self._sit()
             except BaseException as error:  # the user's code; the master raises what it raised
                 self.refuse(error)
                 return
         rank.check(rank.lib.swg_rank_hello(rank.handle))
+        if seat is not None:
+            seat.serve()
+
+    def _sit(self) -> Seat | None:
+        """Take the place that the pool has for this rank on rank 0's machine, if it has one."""
+        desk = _engine.Desk()
+        return Seat(self.rank, desk) if self.rank.check(self.rank.lib.swg_rank_desk(self.rank.handle, desk)) else None
 
     def refuse(self, error: BaseException) -> None:
         """Tell the master that this rank cannot work."""

@@ -89,7 +89,7 @@ class Runner:
         self.recycler = Recycler()
         self.engine = self._make_engine(method, initializer, max_tasks)
         self.arena = self.engine.arena
-        self.blobs = Blobs(self.engine, workers)
+        self.blobs = Blobs(self.engine)
         try:
             self._start(method, initializer)
         except BaseException:  # a failed start or Ctrl-C in it: no worker may stay behind
@@ -482,7 +482,7 @@ class RankRunner(Runner):
             pair = (initializer.func, initializer.args)
             data = bytes(Encoder(link.snapshot).encode(pair, _in_band, "the initializer")[1])
             setup = blob_frame(data)
-        engine = Engine(self.workers, max_tasks, None, (link.job.lib, link.handle, max(link.workers, 1), setup))
+        engine = Engine(self.workers, max_tasks, None, (link.job.lib, link.handle, link.workers, setup))
         link.pools += 1
         return engine
 
@@ -505,7 +505,7 @@ class RankRunner(Runner):
             self.zygote.forget_workers()
 
     def _start(self, method: str, initializer: Initializer) -> None:
-        self.sends_in_place = self.workers == 0  # worker processes here would not see the caller's memory
+        self.sends_in_place = self.engine.crew == 0  # workers on this machine would not see the caller's memory
         self.snapshot = self.link.snapshot
         self.encoder = Encoder(self.snapshot)
         self.starter = self.zygote or SpawnStarter()

@@ -136,13 +136,19 @@ class Functions:
 
 def serve(channel: Channel) -> NoReturn:
     """Run chunks until the master closes the queue, then leave the process."""
-    worker = Worker(channel)
+    work_off(Worker(channel))
+    leave(0)
+
+
+def work_off(worker: Worker) -> None:
+    """Run chunks until the master closes the queue."""
+    channel = worker.channel
     channel.control(L.HELLO)
     read, work = os.read, channel.work
     while True:
         record = read(work, 8)
         if len(record) < 8:
-            leave(0)
+            return
         page, generation = L.RECORD.unpack(record)
         worker.run(page << L.PAGE_SHIFT, generation)
 

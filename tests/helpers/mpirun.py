@@ -30,6 +30,10 @@ from helpers import leaks, scripts
 FAMILIES = ("openmpi", "mpich")
 LAUNCHERS = {"openmpi": ("mpirun.openmpi", "orterun", "prterun"), "mpich": ("mpiexec.mpich", "mpiexec.hydra")}
 SONAMES = {"openmpi": "libmpi.so.40", "mpich": "libmpi.so.12"}  # of the wheels
+# How many ranks work from rank 0's memory, where it is not all of them: here they are all on one machine.
+MESSAGES = {"SCHWIMMBAD_GO_SHARED_RANKS": "0"}
+MIXED = {"SCHWIMMBAD_GO_SHARED_RANKS": "1"}
+SHARING = {"messages": MESSAGES, "mixed": MIXED}
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK")
 REQUIRED = "SWG_REQUIRE_MPI"  # families whose absence is a failure, not a skip
 CACHE = Path(__file__).resolve().parents[2] / ".cache"

@@ -17,6 +17,8 @@ SOME = (*(f"conformance/test_{part}.py" for part in ("map", "options", "surface"
 
 JOBS = [
     pytest.param("default", 3, CALLS + FAILURES, id="default"),
+    pytest.param("messages", 3, CALLS + FAILURES, id="messages"),
+    pytest.param("mixed", 3, CALLS + FAILURES, id="mixed"),
     pytest.param("isolate", 3, CALLS + FAILURES, id="isolate"),
     pytest.param("node", 2, SOME, id="node"),
     pytest.param("master", 2, SOME, id="master"),
@@ -34,7 +36,8 @@ def test_suites(
         str(report), "-q", "-p", "no:cacheprovider", f"--rootdir={project}", "-c", str(project / "pyproject.toml"), "--color=no",
         "--tb=short", "--maxfail=10", "-o", "timeout=30", *(str(scripts.TESTS / name) for name in suites),
     ]  # fmt: skip
-    done = mpirun.run(family, ranks, scripts.TESTS / "mpi" / "job.py", *arguments, env={MPI_MODE: mode}, timeout=LIMIT)
+    env = {MPI_MODE: mode, **mpirun.SHARING.get(mode, {})}
+    done = mpirun.run(family, ranks, scripts.TESTS / "mpi" / "job.py", *arguments, env=env, timeout=LIMIT)
     assert report.exists(), f"no test was run, exit code {done.returncode}\n{done}"
     found = json.loads(report.read_text())
     counts, skips = found["counts"], found["skips"]

@@ -123,8 +123,9 @@ def test_errors_that_are_caught(family: str) -> None:
 # ---- processes that die --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("how", ["sigkill", "segfault", "0", "3"])
-def test_rank_dies_in_a_task(family: str, how: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how, sharing", [("sigkill", ""), ("segfault", ""), ("0", ""), ("3", ""), ("sigkill", "messages")],
+                         ids=["sigkill", "segfault", "0", "3", "messages"])
+def test_rank_dies_in_a_task(family: str, how: str, sharing: str, tmp_path: Path) -> None:
     """MPI cannot go on: the master says what was lost, and the job fails; also when that is caught, and for os._exit(0)."""
     source = script("""
         for func in (functools.partial(die, sys.argv[1], 5, sys.argv[2]), abs):
@@ -134,7 +135,7 @@ def test_rank_dies_in_a_task(family: str, how: str, tmp_path: Path) -> None:
             except error.RankLost as lost:
                 print(lost, flush=True)
     """)
-    with mpirun.start(family, 3, source, how, str(tmp_path / "dead")) as run:
+    with mpirun.start(family, 3, source, how, str(tmp_path / "dead"), env=mpirun.SHARING.get(sharing)) as run:
         run.wait_for(lambda _: (tmp_path / "dead").exists())
         done = promptly(run, time.monotonic())
     pid = int((tmp_path / "dead").read_text())
@@ -195,9 +196,10 @@ def test_worker_process_dies(family: str, tmp_path: Path) -> None:
     assert (done.stdout, done.stderr) == ("end\n", "")
 
 
-@pytest.mark.parametrize("pool, call", [(IN_RANK, "time.sleep"), (IN_RANK, "idle"), (BESIDE, "gates.pass_gate")],
-                         ids=["asleep", "idle", "isolate"])
-def test_master_dies(family: str, pool: str, call: str, gate: Gate) -> None:
+@pytest.mark.parametrize("pool, call, sharing", [
+    (IN_RANK, "time.sleep", ""), (IN_RANK, "idle", ""), (IN_RANK, "idle", "messages"), (BESIDE, "gates.pass_gate", ""),
+], ids=["asleep", "idle", "idle-messages", "isolate"])
+def test_master_dies(family: str, pool: str, call: str, sharing: str, gate: Gate) -> None:
     """Whatever the ranks are doing: they do not outlive it."""
     what = "gates.pass_gate(sys.argv[1])" if call == "idle" else "pool.map(work, [sys.argv[1]] * 2, chunksize=1)"
     source = script(f"""
@@ -210,7 +212,7 @@ def test_master_dies(family: str, pool: str, call: str, gate: Gate) -> None:
 
         {what}
     """, pool)
-    with mpirun.start(family, 3, source, gate.path) as run:
+    with mpirun.start(family, 3, source, gate.path, env=mpirun.SHARING.get(sharing)) as run:
         gate.wait_started(1 if call == "idle" else 2)
         began = time.monotonic()
         kill(run.ranks()[0], signal.SIGKILL)
@@ -232,10 +234,11 @@ INTERRUPTED = """
 """
 
 
-@pytest.mark.parametrize("pool", [IN_RANK, BESIDE], ids=["default", "isolate"])
-def test_interrupt_of_the_master_alone(family: str, pool: str, gate: Gate) -> None:
+@pytest.mark.parametrize("pool, sharing", [(IN_RANK, ""), (IN_RANK, "messages"), (IN_RANK, "mixed"), (BESIDE, "")],
+                         ids=["default", "messages", "mixed", "isolate"])
+def test_interrupt_of_the_master_alone(family: str, pool: str, sharing: str, gate: Gate) -> None:
     """KeyboardInterrupt there, at once, although tasks go on on the ranks; the next map is right."""
-    with mpirun.start(family, 3, script(INTERRUPTED, pool), gate.path) as run:
+    with mpirun.start(family, 3, script(INTERRUPTED, pool), gate.path, env=mpirun.SHARING.get(sharing)) as run:
         gate.wait_started(2)
         began = time.monotonic()
         os.kill(run.ranks()[0], signal.SIGINT)
@@ -383,14 +386,15 @@ print("end")
 """
 
 
-@pytest.mark.parametrize("ranks, options", [
-    (4, ""), (3, "isolate=True"), (2, "workers_per_rank=2, isolate=True"), (1, "master_works=True, isolate=True"),
+@pytest.mark.parametrize("ranks, options, sharing", [
+    (4, "", ""), (4, "", "messages"), (3, "", "mixed"), (3, "master_works=True", "mixed"), (3, "isolate=True", ""),
+    (2, "workers_per_rank=2, isolate=True", ""), (1, "master_works=True, isolate=True", ""),
 ], ids=lambda x: str(x).replace(", ", "-").replace("=True", "") or "default")
-def test_a_pool_stays_right(family: str, ranks: int, options: str) -> None:
+def test_a_pool_stays_right(family: str, ranks: int, options: str, sharing: str) -> None:
     again = f"schwimmbad_go.MPIPool({options}{', ' if options else ''}initializer=tasks.remember, initargs=('turn', 9))"
     pool = f"schwimmbad_go.MPIPool({options})"
     source = script(STEADY.replace("POOL", pool).replace("AGAIN", again), pool)
-    done = mpirun.run(family, ranks, source, options or "default", timeout=60).ok()
+    done = mpirun.run(family, ranks, source, options or "default", env=mpirun.SHARING.get(sharing), timeout=60).ok()
     assert (done.stdout, done.stderr) == ("end\n", "")
 
 
@@ -430,5 +434,5 @@ def test_large_messages(family: str, megabytes: int, free: int) -> None:
             assert (back[::step] == want[::step] + n).all() and back[-1] == want[-1] + n
         assert squares()
         print("end")
-    """), str(megabytes), env=pieces, timeout=100).ok()
+    """), str(megabytes), env={**pieces, **mpirun.MESSAGES}, timeout=100).ok()
     assert done.stdout == "end\n"

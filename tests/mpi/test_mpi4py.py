@@ -242,7 +242,8 @@ if sys.argv[1] == "fails":
 
 
 @needs_mpi4py
-def test_tasks_that_use_mpi(family: str) -> None:
+@pytest.mark.parametrize("sharing", ["shared", "messages", "mixed"])
+def test_tasks_that_use_mpi(family: str, sharing: str) -> None:
     script = """
 from mpi4py import MPI
 import schwimmbad_go
@@ -287,11 +288,47 @@ with schwimmbad_go.MPIPool() as pool:
     pool.broadcast(lambda: world.iprobe(source=0, tag=7) and world.recv(source=0, tag=7))
     MPI.Request.waitall(requests)
 """
-    assert silent(family, 3, script) == []
+    assert silent(family, 3, script, env=mpirun.SHARING.get(sharing)) == []
 
 
-@pytest.mark.parametrize("mpi4py", ["mpi4py", "without"])
-def test_pools_one_after_the_other(family: str, mpi4py: str) -> None:
+@needs_mpi4py
+@pytest.mark.parametrize("sharing", ["shared", "messages"])
+def test_messages_that_take_long(family: str, sharing: str) -> None:
+    """Large ones of the script's own go on while the master waits for tasks, and those of a task after its end: MPI moves them in calls
+    of the sender's only, where processes may not read each other's memory."""
+    script = """
+from mpi4py import MPI
+import numpy as np
+import schwimmbad_go
+
+world = MPI.COMM_WORLD
+kept = []
+
+def take(source):
+    a = np.zeros(200_000)
+    if world.rank == 1:
+        world.Recv(a, source=source, tag=7)
+    return float(a.sum())
+
+def give():
+    if world.rank == 2:
+        a = np.full(200_000, 2.0)
+        kept.append((a, world.Isend(a, dest=1, tag=7)))
+
+with schwimmbad_go.MPIPool() as pool:
+    a = np.ones(200_000)
+    request = world.Isend(a, dest=1, tag=7)
+    assert pool.broadcast(take, 0) == [200_000.0, 0.0]
+    request.Wait()
+    pool.broadcast(give)
+    assert pool.broadcast(take, 2) == [400_000.0, 0.0]
+    assert pool.broadcast(lambda: [r.Wait() for _, r in kept]) == [[], [True]]
+"""
+    assert silent(family, 3, script, env=mpirun.SHARING.get(sharing)) == []
+
+
+@pytest.mark.parametrize("mpi4py, sharing", [("mpi4py", "shared"), ("without", "shared"), ("mpi4py", "messages"), ("mpi4py", "mixed")])
+def test_pools_one_after_the_other(family: str, mpi4py: str, sharing: str) -> None:
     if mpi4py == "mpi4py":
         pytest.importorskip("mpi4py")
     script = f"""
@@ -378,7 +415,7 @@ del pool  # nobody closes it
 pool = schwimmbad_go.MPIPool()
 assert pool.map(version, [3]) == [("second", 3)]
 """
-    assert silent(family, 3, script, mpi4py) == []
+    assert silent(family, 3, script, mpi4py, env=mpirun.SHARING.get(sharing)) == []
 
 
 @needs_mpi4py

@@ -19,6 +19,7 @@ static int x_idup(MPI_Comm c, MPI_Comm *d, MPI_Request *r) { return MPI_Comm_idu
 static int x_test(MPI_Request *r, int *flag) { return MPI_Test(r, flag, MPI_STATUS_IGNORE); }
 static int x_returns(MPI_Comm c) { return MPI_Comm_set_errhandler(c, MPI_ERRORS_RETURN); }
 static int x_bcast(void *p, int n, MPI_Comm c) { return MPI_Bcast(p, n, MPI_BYTE, 0, c); }
+static int x_gather(void *p, int n, void *all, MPI_Comm c) { return MPI_Gather(p, n, MPI_BYTE, all, n, MPI_BYTE, 0, c); }
 // here: ranks on this node. The result is 1 everywhere if they are all there are, else 0.
 static int x_node(MPI_Comm c, int *yes, int *ranks) {
     MPI_Comm node;
@@ -200,4 +201,16 @@ func (c *Comm) Tell(b []byte) error {
 	err := check("MPI_Bcast", C.x_bcast(pointer(mem), C.int(len(mem)), c.comm))
 	copy(b, mem)
 	return err
+}
+
+// Ask gives rank 0 what each rank has in b, in the order of ranks, and the others nothing; collective, and b is of one length everywhere.
+func (c *Comm) Ask(b []byte) ([]byte, error) {
+	mem := buffer((c.size + 1) * len(b))
+	defer release(mem)
+	copy(mem, b)
+	all := mem[len(b):]
+	if err := check("MPI_Gather", C.x_gather(pointer(mem), C.int(len(b)), pointer(all), c.comm)); err != nil || c.rank != 0 {
+		return nil, err
+	}
+	return append([]byte(nil), all...), nil
 }

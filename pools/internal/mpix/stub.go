@@ -41,6 +41,15 @@ func (c *Comm) Node() (int, bool, error) { return 0, false, ErrNoMPI }
 // Tell gives all ranks what rank 0 has.
 func (c *Comm) Tell([]byte) error { return ErrNoMPI }
 
+// Ask gives rank 0 what each rank has.
+func (c *Comm) Ask([]byte) ([]byte, error) { return nil, ErrNoMPI }
+
+// Nudge lets MPI go on with what is under way in this process.
+func (c *Comm) Nudge() error { return ErrNoMPI }
+
+// KeepNudging does so after each pause.
+func (c *Comm) KeepNudging(time.Duration) (func(), error) { return nil, ErrNoMPI }
+
 // Link is the sending and receiving end of one process.
 type Link struct {
 	Dead  *Flag

@@ -74,16 +74,14 @@ func NewArena(workers int, want uint64) (*Arena, error) {
 			want = v
 		}
 	}
-	name := [...]byte{'s', 'c', 'h', 'w', 'i', 'm', 'm', 'b', 'a', 'd', 0}
-	fd, _, e := syscall.Syscall(sysMemfdCreate, uintptr(unsafe.Pointer(&name[0])), mfdCloexec, 0)
-	if e != 0 {
-		return nil, fmt.Errorf("shared memory: memfd_create: %w", e)
+	fd, err := anonymous()
+	if err != nil {
+		return nil, err
 	}
-	a := &Arena{fd: int(fd), workers: workers}
+	a := &Arena{fd: fd, workers: workers}
 	fixed := uint64(controlPageSize + roundPage(workers*CellSize) + PortCount*PortSize)
 	floor := fixed + uint64(workers+4)*(1<<20)
 	size := arenaSize(want)
-	var err error
 	for {
 		if size < floor {
 			_ = syscall.Close(a.fd)
@@ -103,6 +101,16 @@ func NewArena(workers int, want uint64) (*Arena, error) {
 	a.alloc = newAllocator((fixed+MinSlot-1)&^(MinSlot-1), a.heaps)
 	a.writeControl()
 	return a, nil
+}
+
+// anonymous is a file in memory that goes with its last descriptor and mapping.
+func anonymous() (int, error) {
+	name := [...]byte{'s', 'c', 'h', 'w', 'i', 'm', 'm', 'b', 'a', 'd', 0}
+	fd, _, e := syscall.Syscall(sysMemfdCreate, uintptr(unsafe.Pointer(&name[0])), mfdCloexec, 0)
+	if e != 0 {
+		return -1, fmt.Errorf("shared memory: memfd_create: %w", e)
+	}
+	return int(fd), nil
 }
 
 func roundPage(n int) int { return (n + PageSize - 1) &^ (PageSize - 1) }

@@ -33,6 +33,7 @@ type Worker struct {
 	Pid    int
 	Child  bool // our own child: its exit status can be collected here
 	Thread bool // of this process: it cannot be killed, does not die alone, and says when it leaves
+	Rank   int  // the MPI rank that it is, 0: none. It must not be killed, others notice its death, and it is not waited for
 	State  State
 	pidfd  int
 }
@@ -146,6 +147,21 @@ func (t *Transport) AttachThread(i int) {
 	}
 }
 
+// AttachRank makes an MPI rank on this machine, which opens the descriptors by their Places, worker i.
+func (t *Transport) AttachRank(i, rank int) {
+	t.Workers[i] = Worker{Rank: rank, State: Starting, pidfd: -1}
+}
+
+// Places tell a rank where to find the work queue, the answer pipe and the arena.
+func (t *Transport) Places() (all [3]Place, err error) {
+	for k, fd := range [...]int{t.pipe.work[0], t.pipe.answer[1], t.Fd()} {
+		if all[k], err = PlaceOf(fd); err != nil {
+			return all, err
+		}
+	}
+	return all, nil
+}
+
 // Forget empties the place of a thread that has left.
 func (t *Transport) Forget(i int) { t.Workers[i] = Worker{pidfd: -1} }
 
@@ -196,6 +212,7 @@ type Wake struct {
 	Answers bool // the answer pipe is readable
 	Exits   bool // at least one worker ended; see Ended
 	Signal  bool // a signal interrupted the wait
+	Kicked  bool // somebody called Kick
 }
 
 // Wait sleeps until something happens, timeoutMs at most. It is the only place that sleeps, runs without the engine's
@@ -215,6 +232,7 @@ func (t *Transport) Wait(timeoutMs int) (w Wake, ended []int, err error) {
 		case tag == tagAnswer:
 			w.Answers = true
 		case tag == tagKick:
+			w.Kicked = true
 			var b [8]byte
 			_, _ = syscall.Read(t.kick, b[:]) // resets the counter; EAGAIN if another wake-up did
 		case tag >= 0:
@@ -331,10 +349,10 @@ func (t *Transport) Signal(i int, sig syscall.Signal) error {
 	return nil
 }
 
-// Alive counts the workers that exist.
+// Alive counts the workers that exist, without ranks.
 func (t *Transport) Alive() (n int) {
 	for i := range t.Workers {
-		if t.Workers[i].State != Absent {
+		if t.Workers[i].State != Absent && t.Workers[i].Rank == 0 {
 			n++
 		}
 	}

@@ -192,7 +192,7 @@ func TestKickWakes(t *testing.T) {
 	tr := open(t, 1)
 	tr.Kick()
 	tr.Kick() // one wake-up for both
-	if w, ended, err := tr.Wait(10_000); w != (Wake{}) || ended != nil || err != nil {
+	if w, ended, err := tr.Wait(10_000); w != (Wake{Kicked: true}) || ended != nil || err != nil {
 		t.Fatal(w, ended, err)
 	}
 	if w, _, err := tr.Wait(0); w != (Wake{}) || err != nil {

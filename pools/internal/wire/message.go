@@ -11,7 +11,7 @@ type MessageKind uint16
 
 // The messages. Those from the master go down to a rank, the others up.
 const (
-	MsgOpen   MessageKind = 1 + iota // down: a pool begins; Chunk: session; A: tasks per worker process, 0 any number; part 0: set-up, may be missing
+	MsgOpen   MessageKind = 1 + iota // down: a pool begins; Chunk: session; A: tasks per worker process, 0 any number; part 0: set-up, may be missing; with FlagShare B: place in the crew, and before it a part with three Places
 	MsgBlob                          // down: bytes that chunks refer to; Chunk: its offset on the master; part 0: the bytes
 	MsgTasks                         // down: a chunk; Chunk: its id; part 0: the TASKS frame and all behind it
 	MsgForget                        // down: blobs that nobody will refer to again; part 0: their offsets
@@ -31,6 +31,7 @@ const (
 const (
 	FlagKill  = 1 // of MsgCancel
 	FlagBrief = 2 // of MsgTasks: should be done in well under 100 us, so its answer may wait for the next one's
+	FlagShare = 4 // of MsgOpen: the rank works from the master's own arena
 )
 
 const (
