@@ -235,10 +235,14 @@ func (f *fleet) bury() {
 	}
 }
 
-// inHand names what a rank has in hand, unless a thread is changing just that. Called on any goroutine.
+// inHand names what a rank has in hand. Called on any goroutine, also where this thread or one that waits for it has the lock; so it is
+// tried for a moment, in which whoever is changing just that gets done.
 func (f *fleet) inHand(rank int) string {
-	if !f.e.mu.TryLock() {
-		return ""
+	for tries := 0; !f.e.mu.TryLock(); tries++ {
+		if tries == 20 {
+			return ""
+		}
+		process.Nap(50e3)
 	}
 	defer f.e.mu.Unlock()
 	return f.tasks(rank)

@@ -5,8 +5,16 @@ package mpix
 /*
 #include <mpi.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
 
 static int x_init(int *level) { return MPI_Init_thread(NULL, NULL, MPI_THREAD_MULTIPLE, level); }
+// Bytes that nobody has read from a pipe; 0 for other files.
+static int x_unread(int fd) {
+    struct stat st;
+    int n = 0;
+    return fstat(fd, &st) == 0 && S_ISFIFO(st.st_mode) && ioctl(fd, FIONREAD, &n) == 0 ? n : 0;
+}
 static int x_finalized(void) { int f = 0; MPI_Finalized(&f); return f; }
 static int x_level(void) { int l = -1; MPI_Query_thread(&l); return l; }
 static int x_main(void) { int m = 0; MPI_Is_thread_main(&m); return m; }
@@ -39,8 +47,10 @@ import "C"
 import (
 	"errors"
 	"fmt"
+	"os"
 	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -104,9 +114,20 @@ func Abort(code int) {
 		syscall.Exit(code)
 	}()
 	if mpi.IsOn() && C.x_finalized() == 0 {
+		letRead(os.Stdout, os.Stderr)
 		wrap(C.x_world()).Abort(code)
 	}
 	syscall.Exit(code)
+}
+
+// letRead waits, half a second at most, until a launcher has read what was written into these pipes: hydra drops what it finds there after
+// an abort, and with it the last words of the program.
+func letRead(files ...*os.File) {
+	for end := time.Now().Add(500 * time.Millisecond); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		if !slices.ContainsFunc(files, func(f *os.File) bool { return C.x_unread(C.int(f.Fd())) > 0 }) {
+			return
+		}
+	}
 }
 
 // wrap makes gompi's communicator of one of ours: its field is not exported, so it is written by its place.
