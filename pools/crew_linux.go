@@ -4,6 +4,7 @@ package pools
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"syscall"
@@ -129,8 +130,14 @@ func (w *crew) attach(i, pid int, child bool) error {
 		w.replace(i) // another caller may have more luck
 		return nil
 	}
-	if err := w.tr.Attach(i, pid, child); err != nil {
-		w.needs = append(w.needs, i) // most likely it is dead already
+	switch err := w.tr.Attach(i, pid, child); {
+	case errors.Is(err, syscall.ESRCH): // it has ended, and the script's own wait() took it, or SIGCHLD is ignored
+		who := &w.tr.Workers[i]
+		who.Pid, who.State = pid, cmp.Or(who.State, process.Starting)
+		w.bury(i)
+	case err != nil:
+		w.tr.Forget(i)
+		w.needs = append(w.needs, i)
 		return &Error{CodeSystem, err}
 	}
 	return nil
@@ -284,6 +291,9 @@ func (w *crew) control(code wire.Code, worker int) {
 	who := &w.tr.Workers[worker]
 	switch code {
 	case wire.Hello:
+		if who.Pid == 0 && !w.starting[worker] {
+			return // of one that could not be watched, and so was ended: nobody would see it leave
+		}
 		who.State = process.Ready
 		w.crashes = 0
 	case wire.Retired:

@@ -4,6 +4,7 @@ package pools
 
 import (
 	"fmt"
+	"os"
 	"syscall"
 	"testing"
 	"time"
@@ -329,4 +330,28 @@ func TestFreeEndsBusyWorkers(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, pid)
+}
+
+// The caller's own wait() may have taken a worker's end before the caller tells of that worker: one more that has died.
+func TestWorkerEndsBeforeItIsAttached(t *testing.T) {
+	e := openTest(t, EngineConfig{Workers: 1, Command: []string{}})
+	c := newClient(t, e)
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := syscall.ForkExec(exe, []string{exe}, &syscall.ProcAttr{Env: append(os.Environ(), process.WorkerEnv+"=bad")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := syscall.Wait4(pid, nil, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Attach(0, pid, true); err != nil {
+		t.Fatal(err)
+	}
+	c.do(spec{tasks: 10}, squares).check(t, 10)
+	if s := e.Stats(); s.Workers != 1 || s.Lost != 1 {
+		t.Errorf("stats %+v after one worker of one had to be replaced", s)
+	}
 }

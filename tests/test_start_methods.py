@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import multiprocessing
 import os
+import resource
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,8 @@ import pytest
 import schwimmbad_go
 from helpers import leaks, scripts, tasks
 from pools_under_test import FORKSERVER, SPAWN
+from schwimmbad_go._engine import Engine
+from schwimmbad_go.error import EngineError, WorkerLost
 
 METHODS = ("fork", "forkserver", "spawn")
 
@@ -212,3 +217,54 @@ class TestFreshInterpreters:
                         print("refused")
         """)
         assert out.splitlines() in (["[0, 1, 4]", "refused"], ["[0, 1, 4]", "[0, 1, 2]"])
+
+
+def _end(_: Any) -> None:
+    os._exit(1)
+
+
+def test_forked_workers_are_numbered_through() -> None:
+    with schwimmbad_go.MultiPool(3) as pool:
+        assert sorted(name for name, _ in pool.broadcast(how_started)) == [f"ForkPoolWorker-{n}" for n in (1, 2, 3)]
+        with pytest.raises(WorkerLost):
+            pool.map(_end, [0])
+        names = {name for name, _ in pool.broadcast(how_started)}
+        assert len(names) == 3
+        assert "ForkPoolWorker-4" in names
+    pool.join()
+
+
+def test_forked_workers_that_cannot_be_watched_do_not_stay() -> None:
+    """There are descriptors for some of them: the pool is refused, and no worker, or its zombie, is left."""
+    before = set(map(int, os.listdir("/proc/self/fd")))
+    with schwimmbad_go.MultiPool(1) as pool:
+        needed = len(set(map(int, os.listdir("/proc/self/fd"))) - before)
+    pool.join()
+    free = (n for n in itertools.count() if n not in before)
+    limit = next(itertools.islice(free, needed + 3, None))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with leaks.nothing_left():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        try:
+            with pytest.raises(EngineError, match="pidfd_open"):
+                schwimmbad_go.MultiPool(8)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_forked_workers_that_somebody_else_has_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They had ended before the engine was told of them: they count as the workers that died which they are."""
+    attach = Engine.attach
+
+    def late(self: Engine, index: int, pid: int, child: bool) -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        attach(self, index, pid, child)
+
+    monkeypatch.setattr(Engine, "attach", late)
+    with leaks.nothing_left():
+        pool = schwimmbad_go.MultiPool(2, initializer=_end, initargs=(0,))
+        with pytest.raises(WorkerLost, match="die before they are ready"):
+            pool.map(tasks.square, range(3))
+        pool.terminate()
+        pool.join()

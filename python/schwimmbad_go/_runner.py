@@ -111,21 +111,22 @@ class Runner:
         self.starter: Any
         if method == "fork":
             self.starter = ForkStarter(engine, initializer)
-        else:
-            pair = (initializer.func, initializer.args)
-            data = self.encoder.encode(pair, partial(_in_band), "the initializer")[1]
-            prefix = SpawnStarter.prefix if method == "spawn" else ForkServerStarter.prefix
-            write_setup(engine, prefix, bytes(data))
-            if method == "spawn" and not engine.starts:
-                from . import _children
+            self.starter.start(*range(self.workers))
+            return
+        pair = (initializer.func, initializer.args)
+        data = self.encoder.encode(pair, partial(_in_band), "the initializer")[1]
+        prefix = SpawnStarter.prefix if method == "spawn" else ForkServerStarter.prefix
+        write_setup(engine, prefix, bytes(data))
+        if method == "spawn" and not engine.starts:
+            from . import _children
 
-                self.starter = _children.SpawnStarter(engine, spawn_command())
-            elif method == "spawn":
-                self.starter = SpawnStarter()
-                engine.check(engine.lib.swg_start(engine.handle))
-                return
-            else:
-                self.starter = ForkServerStarter(engine, self.environ)
+            self.starter = _children.SpawnStarter(engine, spawn_command())
+        elif method == "spawn":
+            self.starter = SpawnStarter()
+            engine.check(engine.lib.swg_start(engine.handle))
+            return
+        else:
+            self.starter = ForkServerStarter(engine, self.environ)
         for index in range(self.workers):
             self.starter.start(index)
 

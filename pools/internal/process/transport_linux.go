@@ -162,7 +162,7 @@ func (t *Transport) Places() (all [3]Place, err error) {
 	return all, nil
 }
 
-// Forget empties the place of a thread that has left.
+// Forget empties the place of a thread that has left, or of a process that cannot be watched.
 func (t *Transport) Forget(i int) { t.Workers[i] = Worker{pidfd: -1} }
 
 // ResetCell prepares worker i's cell for a new process; the heap keeps blocks that are still being read.
