@@ -73,22 +73,32 @@ class Initializer:
         self.args = args
 
 
-def name_process(prefix: str, number: int) -> None:
-    """Make ``multiprocessing.current_process()`` say which worker this is, in both packages of that name."""
+def unnamed_processes() -> list[tuple[Any, Any]]:
+    """Each package that has a ``current_process()``, and what that will be in a worker. Made before the fork: in a fresh child it takes
+    longer than all the rest of `name_process`."""
+    found = []
     for package in ("multiprocessing", "multiprocess"):
         process: Any = sys.modules.get(f"{package}.process")
-        if process is None:
-            continue
-        me = process.BaseProcess(name=f"{prefix}-{number}")
+        if process is not None:
+            me = object.__new__(process.BaseProcess)  # its __init__ counts the processes that the user has made
+            vars(me).update(_config=process._current_process._config.copy(), _popen=None, _closed=False)
+            found.append((process, me))
+    return found
+
+
+def name_process(prefix: str, number: int, unnamed: list[tuple[Any, Any]] | None = None) -> None:
+    """Make ``multiprocessing.current_process()`` say which worker this is, in both packages of that name."""
+    for process, me in unnamed_processes() if unnamed is None else unnamed:
+        me._name = f"{prefix}-{number}"
         me._identity = (number,)
         me._parent_pid = os.getppid()
-        me._popen = None
         process._current_process = me
         process._children = set()
-        util: Any = sys.modules.get(f"{package}.util")
+        util: Any = sys.modules.get(f"{process.__package__}.util")
         if util is not None:  # finalizers of the master's are not this process's to run
             util._finalizer_registry.clear()
-            util._run_after_forkers()
+            if len(util._afterfork_registry):
+                util._run_after_forkers()
 
 
 def quiet_fork(lib: Any = None) -> Callable[[], int]:
@@ -183,13 +193,15 @@ class ForkStarter:
                 stream.flush()  # or the child would print what is buffered again
         launch = launch_variables()  # looked for here, where the caches are warm: in a fresh child it takes 0.4 ms
         fork = quiet_fork(engine.lib if engine.lib.in_process else None)
+        unnamed = unnamed_processes()
+        workers = [_worker.Worker(_worker.Channel(index, engine.arena, engine.worker_fds), here=False) for index in indices]
         pids: list[int] = []
         try:
             with _engine.forking_worker(engine), no_interrupt():
-                for index in indices:
+                for worker in workers:
                     pid = fork()
                     if pid == 0:
-                        self._child(index, self.started + len(pids) + 1, launch)
+                        self._child(worker, self.started + len(pids) + 1, launch, unnamed)
                     pids.append(pid)
         finally:  # if one could not be forked, the others are there all the same
             self.started += len(pids)
@@ -211,12 +223,11 @@ class ForkStarter:
         if failure is not None:
             raise failure
 
-    def _child(self, index: int, number: int, launch: list[str]) -> NoReturn:
+    def _child(self, worker: _worker.Worker, number: int, launch: list[str], unnamed: list[tuple[Any, Any]]) -> NoReturn:
         try:
             leave_launch(launch)
-            name_process(self.prefix, number)
-            channel = _worker.Channel(index, self.engine.arena, self.engine.worker_fds)
-            _worker.start(channel, self.initializer.func, self.initializer.args)
+            name_process(self.prefix, number, unnamed)
+            _worker.start(worker, self.initializer.func, self.initializer.args)
         except BaseException:  # nothing may return into the master's code in this process
             sys.excepthook(*sys.exc_info())
         finally:
@@ -550,7 +561,7 @@ def _forked(
             from . import _errors
 
             _worker.fail_start(channel, _errors.make_record(error, _errors.READ))
-        _worker.start(channel, initializer, initargs)
+        _worker.start(_worker.Worker(channel, here=False), initializer, initargs)
     except BaseException:  # nothing may return into the server's loop in this process
         sys.excepthook(*sys.exc_info())
     finally:

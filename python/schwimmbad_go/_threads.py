@@ -89,8 +89,9 @@ class ThreadWorker(_worker.Worker):
         self.current: _Reply | None = None
         self.look = self._look
 
-    def _streams(self) -> list[Any]:
-        return []  # they are the caller's
+    def streams(self) -> list[Any]:
+        """They are the caller's."""
+        return []
 
     def _look(self) -> None:
         """Between two blocks of tasks: a terminated pool wants no more of this chunk."""

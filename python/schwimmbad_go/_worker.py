@@ -10,6 +10,8 @@ finds in shared memory which task ran and which results are safe.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]
+import fcntl
 import mmap
 import os
 import pickle
@@ -134,9 +136,9 @@ class Functions:
         return self.maps.get(at, nbytes)
 
 
-def serve(channel: Channel) -> NoReturn:
+def serve(worker: Worker) -> NoReturn:
     """Run chunks until the master closes the queue, then leave the process."""
-    work_off(Worker(channel))
+    work_off(worker)
     leave(0)
 
 
@@ -156,6 +158,12 @@ def work_off(worker: Worker) -> None:
 class Worker:
     """State of a worker between chunks.
 
+    Parameters
+    ----------
+    channel : Channel
+    here : bool
+        It works in this process. False: in one that is to be forked, and then looks for its streams there.
+
     Attributes
     ----------
     reply : type
@@ -168,7 +176,7 @@ class Worker:
     describe: Callable[[BaseException], Any] = staticmethod(_errors.make_record)
     failed: Callable[[Any], Any] = _errors.Failed
 
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, here: bool = True) -> None:
         self.channel = channel
         self.arena = channel.arena
         self.claim_at = channel.cell + L.CELL_CLAIM
@@ -179,9 +187,9 @@ class Worker:
         self.look: Callable[[], None] | None = None  # where nobody else sets the cancel word while a chunk runs
         self.limits = False  # nobody else ends a task that takes too long
         self.pinned: list[tuple[int, list[Any]]] = []
-        self.out = self._streams()
+        self.out = self.streams() if here else []
 
-    def _streams(self) -> list[Any]:
+    def streams(self) -> list[Any]:
         """What a task prints must not wait for the worker's end: line by line where the stream can do that, else it is flushed
         after each chunk. Those that are to be flushed."""
         return [s for s in (sys.stdout, sys.stderr) if s is not None and not _line_buffered(s)]
@@ -433,8 +441,6 @@ def follow_master(life: int) -> None:
     (opened anew: descriptions are shared across fork, and with them owner and signal). PR_SET_PDEATHSIG would fire
     when the *thread* that forked us ends.
     """
-    import fcntl
-
     own = os.open(f"/proc/self/fd/{life}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     fcntl.fcntl(own, fcntl.F_SETOWN, os.getpid())
     fcntl.fcntl(own, fcntl.F_SETSIG, signal.SIGKILL)
@@ -459,10 +465,12 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def start(channel: Channel, initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> NoReturn:
+def start(worker: Worker, initializer: Callable[..., Any] | None, initargs: tuple[Any, ...]) -> NoReturn:
     """Set up and serve. The initializer's failure is told to the master, which raises it on the caller."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the master's to handle; it ends the workers
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # whoever forked us held it back
+    # The functions of `signal` do no more than turn numbers into enums around these, which takes 0.1 ms in a fresh child.
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)  # Ctrl-C is the master's to handle; it ends the workers
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGINT,))  # whoever forked us held it back
+    channel = worker.channel
     follow_master(channel.life)
     L.WORD.pack_into(channel.arena, channel.cell + L.CELL_PID, os.getpid())
     if initializer is not None:
@@ -470,7 +478,8 @@ def start(channel: Channel, initializer: Callable[..., Any] | None, initargs: tu
             initializer(*initargs)
         except BaseException as error:
             fail_start(channel, _errors.make_record(error))
-    serve(channel)
+    worker.out = worker.streams()  # as the initializer has left them
+    serve(worker)
 
 
 def fail_start(channel: Channel, record: _errors.Record) -> NoReturn:
@@ -510,7 +519,7 @@ def main() -> NoReturn:
         initializer, initargs = _start.enter(pickle.loads(channel.setup() or b"N."), place)
     except Exception as error:  # the user's initializer is being unpickled
         fail_start(channel, _errors.make_record(error, _errors.READ))
-    start(channel, initializer, initargs)
+    start(Worker(channel, here=False), initializer, initargs)
 
 
 if __name__ == "__main__":
