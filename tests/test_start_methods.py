@@ -268,3 +268,43 @@ def test_forked_workers_that_somebody_else_has_waited_for(monkeypatch: pytest.Mo
             pool.map(tasks.square, range(3))
         pool.terminate()
         pool.join()
+
+
+def test_handler_of_a_signal_raises_in_a_child_just_forked(tmp_path: Path) -> None:
+    """The child is still in the middle of the master's code there, and must not go on with it."""
+    code, out, err = scripts.run(tmp_path, """
+        import os
+        import schwimmbad_go
+        from schwimmbad_go import _start
+
+        master = os.getpid()
+        quiet_fork = _start.quiet_fork
+
+        def interrupted(lib):
+            fork = quiet_fork(lib)
+
+            def call():
+                pid = fork()
+                if pid == 0:
+                    raise TimeoutError("in a child")
+                return pid
+
+            return call
+
+        _start.quiet_fork = interrupted
+        try:
+            pool = schwimmbad_go.MultiPool(3)
+        finally:
+            print("made by", os.getpid() - master, flush=True)
+        try:
+            pool.map(abs, range(3))
+        except schwimmbad_go.error.WorkerLost as error:
+            print(error)
+        pool.terminate()
+        pool.join()
+    """)
+    assert code == 0
+    assert out.count("made by") == 1
+    assert "made by 0" in out
+    assert "die before they are ready" in out
+    assert "TimeoutError: in a child" in err

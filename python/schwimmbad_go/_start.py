@@ -185,7 +185,8 @@ class ForkStarter:
         """Start these workers.
 
         Between two forks runs as little as possible: of each page that this process writes then it has to make a copy. To fork eight
-        workers and tell the engine of each in turn took 13 ms of CPU here, this takes 7.
+        workers and tell the engine of each in turn took 13 ms of CPU here, this takes 7. What a worker is made of is there before: a child
+        would touch more pages to make it.
         """
         engine = self.engine
         for stream in (sys.stdout, sys.stderr):
@@ -203,6 +204,11 @@ class ForkStarter:
                     if pid == 0:
                         self._child(worker, self.started + len(pids) + 1, launch, unnamed)
                     pids.append(pid)
+        except BaseException:
+            if os.getpid() != engine.owner:  # a signal's handler, on the child's way to `_child`
+                sys.excepthook(*sys.exc_info())
+                os._exit(1)
+            raise
         finally:  # if one could not be forked, the others are there all the same
             self.started += len(pids)
             self._attach(zip(indices, pids, strict=False))
