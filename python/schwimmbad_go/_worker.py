@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn
 
 from . import _errors, _payload
 from . import _layout as L
+from ._awake import LONG_NS, SHORT_NS, Awake
 from ._maps import Mappings
 from ._reply import Chunk, Heap
 
@@ -146,13 +147,18 @@ def work_off(worker: Worker) -> None:
     """Run chunks until the master closes the queue."""
     channel = worker.channel
     channel.control(L.HELLO)
-    read, work = os.read, channel.work
+    read, work, awake = os.read, channel.work, Awake(channel.work)
+    gap = ended = 0
     while True:
+        if SHORT_NS < gap < LONG_NS:
+            awake.wait(gap)
         record = read(work, 8)
         if len(record) < 8:
             return
+        gap = monotonic_ns() - ended
         page, generation = L.RECORD.unpack(record)
         worker.run(page << L.PAGE_SHIFT, generation)
+        ended = monotonic_ns()
 
 
 class Worker:
