@@ -22,11 +22,12 @@ from ._recycle import Recycler
 Encoded = tuple[int, Any, list[memoryview]]  # kind, in-band bytes, out-of-band buffers
 
 OUT_OF_BAND: Final = 64 << 10  # below it the table entry and the second copy cost more than they save
-LONG_LIST: Final = 256  # numbers from which words are faster than a pickle, for a worker that reads pickles at once
+LONG_LIST: Final = 256  # numbers from which words are faster than a pickle, counting both ends: who reads a lone pickle does so in one step
 SMALL_ARRAY: Final = 4 << 10  # arrays up to this size are packed side by side
 SMALL_SLAB: Final = 64 << 10  # results share one block up to this size: a row that is kept keeps its block
 _RANGE: Final = struct.Struct("<qqq")
 _SHAPE: Final = struct.Struct("<HH")  # length of the dtype string, number of dimensions
+_SCALARS: Final = frozenset((int, float, str, bool, type(None)))
 _NUMBERS: Final = frozenset("biufc")
 _INT64: Final = 1 << 63
 
@@ -59,11 +60,13 @@ def encode_tasks(tasks: Any) -> Encoded:
 
 def encode_results(values: list[Any]) -> Encoded:
     """Encode results; the types that come out at the other end are exactly those that went in."""
+    first = type(values[0])
+    if first in _SCALARS and len(values) < LONG_LIST:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
+        return PICKLE, pickle.dumps(values, 5), []
     kind, data = pack_numbers(values)
     if kind != PICKLE:
         return kind, data, []
-    first = type(values[0])
-    if first is int:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
+    if first is int:
         return PICKLE, pickle.dumps(values, 5), []
     np = sys.modules.get("numpy")
     if np is None or first is float:

@@ -9,7 +9,7 @@ type Config struct {
 	// Depth is the most chunks of one job that are reserved or in flight, default Workers + min(2*Workers, 32).
 	Depth int
 	// DeepTime is how much work is kept in flight, however many chunks that takes, where their size was fixed by the user and is
-	// short; default 500us. DeepMost is the most such chunks, default 64.
+	// short; default 500us. DeepMost is the most such chunks, default 128.
 	DeepTime time.Duration
 	DeepMost int
 	// Target is the run time aimed at for one chunk, default 300us.

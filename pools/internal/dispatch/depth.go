@@ -9,8 +9,9 @@ const (
 	// Short chunks are kept in flight for this long, so that neither the workers nor the owner go to sleep between two
 	// of them: with chunks of one tiny task most of the cost of a chunk is waking somebody up.
 	defaultDeepTime = 500 * time.Microsecond
-	// But no more than this many: what a caller's exchange area can list at once.
-	defaultDeepMost = 64
+	// But no more than this many: twice what a caller's exchange area can list at once, for it is refilled when half have come back. With 64
+	// in flight workers ran dry in between (chunks of one tiny task, 2 workers: 7.5 us per task, 6.7 with 128, no less with 256).
+	defaultDeepMost = 128
 )
 
 // Depth is how many chunks of a job may be in flight, 0 for a job that has ended. An owner who refills only when half

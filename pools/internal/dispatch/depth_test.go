@@ -14,7 +14,7 @@ func TestDepthOfShortChunks(t *testing.T) {
 	}{
 		{"adaptive chunks are long enough", time.Microsecond, 0, 6},
 		{"unknown time", 0, 1, 6},
-		{"one tiny task per chunk", 500 * time.Nanosecond, 1, 64},
+		{"one tiny task per chunk", 500 * time.Nanosecond, 1, 128},
 		{"chunks of 10us", 10 * time.Microsecond, 1, 50},
 		{"chunks of 100us", 100 * time.Microsecond, 1, 6},
 	} {
@@ -38,7 +38,7 @@ func TestDepthOfShortChunks(t *testing.T) {
 		})
 	}
 	s := learned(2, 500*time.Nanosecond)
-	for bound, want := range map[int]int{1: 1, 3: 3, 1000: 64} { // a bound of the user's lowers the depth and never raises it
+	for bound, want := range map[int]int{1: 1, 3: 3, 1000: 128} { // a bound of the user's lowers the depth and never raises it
 		if got := s.Depth(s.Begin(JobSpec{Tasks: 1000, Func: 1, Chunk: 1, Depth: bound})); got != want {
 			t.Errorf("depth %d under a bound of %d, want %d", got, bound, want)
 		}
