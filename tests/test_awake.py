@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 import pytest
+from schwimmbad_go import _awake
 from schwimmbad_go._awake import LONG_NS, SHORT_NS, SPIN_NS, Awake
 
 
@@ -19,18 +20,17 @@ def queue() -> Iterator[tuple[int, int]]:
 
 def share(awake: Awake, waits: int, gap: Callable[[bool], int]) -> float:
     """Part of so many waits in which it looked, where waits take as long as `gap(whether it looked)` says."""
-    found = awake.poll
     looked = 0
 
-    def poll(timeout: int) -> list[tuple[int, int]]:
+    def found(*_: object) -> bytes:
         nonlocal looked
         looked += 1
-        return found(timeout) or [(0, 0)]
+        return b"\1\0\0\0"
 
-    awake.poll = poll  # type: ignore[assignment]
-    for _ in range(waits):
-        awake.wait(gap(awake.looks))
-    awake.poll = found
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_awake, "ioctl", found)
+        for _ in range(waits):
+            awake.wait(gap(awake.looks))
     return looked / waits
 
 

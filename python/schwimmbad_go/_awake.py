@@ -7,7 +7,8 @@ keeps the master from running. What is the case is found out by trying, now and 
 
 from __future__ import annotations
 
-import select
+from fcntl import ioctl
+from termios import FIONREAD
 from time import monotonic_ns
 from typing import Final
 
@@ -17,6 +18,7 @@ LONG_NS: Final = 1_000_000  # after longer ones nobody waits for microseconds
 _SAMPLE: Final = 8  # waits that are compared
 _STAY: Final = 1024  # waits after which what has proved good is tried against the other way again
 _MOST: Final = 8192  # the same for a way that has proved bad, which is tried at intervals that grow
+_NOTHING: Final = bytes(4)  # an int of 0: bytes that can be read
 _GAIN: Final = 0.9  # of the time that waits take asleep: no gain is not worth a CPU
 
 
@@ -30,9 +32,7 @@ class Awake:
     """
 
     def __init__(self, work: int) -> None:
-        poller = select.poll()
-        poller.register(work, select.POLLIN)
-        self.poll = poller.poll
+        self.work = work
         self.looks = False
         self.slept = self.total = 0  # ns: mean of the last sample asleep; sum of the present one
         self.n = self.left = _SAMPLE
@@ -45,8 +45,9 @@ class Awake:
         if self.left == 0:
             self._judge()
         if self.looks:
-            poll, limit = self.poll, monotonic_ns() + SPIN_NS
-            while not poll(0) and monotonic_ns() < limit:
+            # Not select.poll(), which is as fast: gevent and eventlet replace it, in a process that is forked as well.
+            work, limit = self.work, monotonic_ns() + SPIN_NS
+            while ioctl(work, FIONREAD, _NOTHING) == _NOTHING and monotonic_ns() < limit:
                 pass
 
     def _judge(self) -> None:

@@ -61,7 +61,7 @@ def encode_tasks(tasks: Any) -> Encoded:
 def encode_results(values: list[Any]) -> Encoded:
     """Encode results; the types that come out at the other end are exactly those that went in."""
     first = type(values[0])
-    if first in _SCALARS and len(values) < LONG_LIST:  # mixed with large arrays, if at all, once in a blue moon: those are then pickled in band
+    if first in _SCALARS and len(values) < LONG_LIST:  # large arrays behind them, once in a blue moon, are pickled in band
         return PICKLE, pickle.dumps(values, 5), []
     kind, data = pack_numbers(values)
     if kind != PICKLE:

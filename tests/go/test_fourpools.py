@@ -136,6 +136,8 @@ def test_crashes_of_ranks(family: str, built: Callable[[str], Path], tmp_path: P
         assert not done.left and "ok" not in done.stdout, done
         # hydra may see a rank leave with code 0 before rank 0 does, ends the job itself, and then with that code.
         assert done.returncode != 0 or (family, deed) == ("mpich", "exit"), done
+        if done.returncode == 0:
+            continue  # the hole of which docs/GO.md tells: then nobody else says anything either
         # The engine and the exception both say it, and name the task; but the launcher may end the job before them, in its own words.
         said = ("has died while it had task 1", "has died; MPI cannot go on", "TERMINATED WITH THE EXIT STRING", "EXIT CODE")
         assert any(words in done.stderr + done.stdout for words in said), done

@@ -197,6 +197,24 @@ with schwimmbad_go.choose_pool(mpi=True, processes=7, use_dill=True) as pool:
     assert done.stdout == done.stderr == ""
 
 
+def test_a_multipool_before_and_after(family: str) -> None:
+    """The first one loads the engine's library without MPI, and two of them must fit into what glibc keeps for thread-local storage."""
+    script = """
+import schwimmbad_go
+before = schwimmbad_go.MultiPool(2)
+assert before.map(abs, [-1]) == [1]
+with schwimmbad_go.MPIPool() as pool:
+    assert pool.map(abs, [-2]) == [2]
+    with schwimmbad_go.MultiPool(2) as after:
+        assert after.map(abs, [-3]) == [3]
+    assert before.map(abs, [-4]) == [4] and pool.map(abs, [-5]) == [5]
+before.close()
+before.join()
+"""
+    done = mpirun.run(family, 2, script).ok()
+    assert done.stdout == done.stderr == ""
+
+
 def test_one_process_is_enough_where_rank_0_works(family: str) -> None:
     script = """
 import schwimmbad_go
