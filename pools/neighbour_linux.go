@@ -218,7 +218,7 @@ func (f *fleet) doze(ns int64) (wake process.Wake, ended []int, err error) {
 	for {
 		part := min(ns, int64(nudgeEvery))
 		wake, ended, err = f.e.tr.Wait(int((part + 999_999) / 1e6))
-		if ns -= part; ns <= 0 || err != nil || wake != (process.Wake{}) || f.detached {
+		if ns -= part; ns <= 0 || err != nil || wake != (process.Wake{}) {
 			return wake, ended, err
 		}
 		if err := f.comm.comm.Nudge(); err != nil {

@@ -373,6 +373,8 @@ func mapShared(arena int) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("shared memory: %w", err)
 	}
+	const dontDump = 16
+	_ = syscall.Madvise(mem, dontDump) // a core dump must not hold it; failing is harmless
 	if binary.LittleEndian.Uint64(mem[process.CtlMagic:]) != process.ControlMagic {
 		return nil, errors.New("the shared memory is not a pool's")
 	}

@@ -7,7 +7,6 @@ forked before MPI was started, so that a crash of theirs costs one task.
 from __future__ import annotations
 
 import contextlib
-import mmap
 import os
 import pickle
 import posix
@@ -60,7 +59,7 @@ class Seat:
         for fd in self.fds:
             rank.add_master_fd(fd)
         try:
-            arena = memoryview(mmap.mmap(desk.memory, 0)).cast("B")  # it goes when the last array of a task's does
+            arena = _worker.map_arena(desk.memory)
         except BaseException:
             self._close()
             raise

@@ -500,6 +500,14 @@ def fail_start(channel: Channel, record: _errors.Record) -> NoReturn:
     leave(1)
 
 
+def map_arena(memory: int) -> memoryview:
+    """All of a pool's shared memory. It goes with the last array that lies in it, and into no core dump: it may be larger than the disk."""
+    arena = mmap.mmap(memory, 0)
+    if hasattr(mmap, "MADV_DONTDUMP"):
+        arena.madvise(mmap.MADV_DONTDUMP)
+    return memoryview(arena).cast("B")
+
+
 def main() -> NoReturn:
     """Entry of a worker that was started as a fresh program: ``python -m schwimmbad_go._worker``."""
     spec = os.environ.pop(L.WORKER_ENV, "")
@@ -516,7 +524,7 @@ def main() -> NoReturn:
         _errors.rank, _errors.host = int(rank), socket.gethostname()
     for fd in numbers:
         os.set_inheritable(fd, False)
-    arena = memoryview(mmap.mmap(numbers[-1], 0)).cast("B")
+    arena = map_arena(numbers[-1])
     channel = Channel(place, arena, numbers)
     from . import _start
 
