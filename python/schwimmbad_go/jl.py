@@ -99,6 +99,8 @@ class JoblibPool(BasePool):
 
     _processes = cast(int, _Workers())
 
+    _adjusts = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__()
         self.size = 0
@@ -199,25 +201,8 @@ class JoblibPool(BasePool):
                 kept.append(value)
         return (value for value in kept)
 
-    def _map(
-        self,
-        unpack: int,
-        func: Any,
-        iterable: Any,
-        chunksize: Any,
-        callback: Any,
-        return_results: bool,
-        callback_order: str | None,
-        return_exceptions: bool,
-        retries: int,
-        timeout: float | None,
-        worker: Any,
-        tasks: Any,
-    ) -> list[Any] | None:
-        chunksize, callback = sort_third_and_fourth(chunksize, callback, ("chunksize", "callback"))
-        call = checked_call(func, iterable, unpack, chunksize, return_exceptions, retries, timeout, worker, tasks)
+    def _adjust(self, call: Call) -> None:
         self._limit(call)
-        return self._deliver(call, callback, return_results, callback_order)
 
     def _limit(self, call: Call) -> Plan:
         """The pool's own time limit, where the call has none."""

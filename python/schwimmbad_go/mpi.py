@@ -241,7 +241,7 @@ class MPIPool(BasePool):
         self._lead(comm, link, setup, local, max_tasks)
 
     def _lead(self, comm: Any, link: Any, setup: Any, local: int, max_tasks: int) -> None:
-        from ._runner import RankRunner
+        from ._rank_runner import RankRunner
 
         if link.runner is not None and not link.runner.freed:
             if not link.runner.closed:

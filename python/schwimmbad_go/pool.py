@@ -82,6 +82,7 @@ class BasePool(abc.ABC):
     _callback_order: str = "input"
     #: Tasks of a stream run while nobody iterates, and the stream honours `Call.deadline`.
     _runs_ahead: bool = False
+    _adjusts: bool = False  # calls of maps have to go through `_adjust`
 
     def __init__(self, **_: Any) -> None:
         self.rank = 0
@@ -507,6 +508,8 @@ class BasePool(abc.ABC):
         call = checked_call(
             func, iterable, unpack, chunksize, return_exceptions, retries, timeout, worker, tasks
         )
+        if self._adjusts:
+            self._adjust(call)
         if callback is None and callback_order is None and return_results:
             return self._collect(call)
         return self._deliver(call, callback, return_results, callback_order)
@@ -595,6 +598,10 @@ class BasePool(abc.ABC):
         return generator if callback is None else _callback_wrapper(callback, generator)
 
     # ---- hooks --------------------------------------------------------------------------------------------
+
+    def _adjust(self, call: Call) -> None:
+        """Add what the pool's own arguments say of every map."""
+        return
 
     def _check_open(self) -> None:
         """Raise `~schwimmbad_go.error.PoolClosed` if the pool takes no more work; for pools that end."""
