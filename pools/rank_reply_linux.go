@@ -61,7 +61,7 @@ func (r *Rank) bereft(c *chunk, l dispatch.Loss, x loss) {
 // Serves names the socket of the process that starts the workers: as their parent it knows how they ended.
 func (r *Rank) Serves(socket int) { r.server = socket }
 
-// askServer asks how a worker ended. The fork server answers at once, or is gone. The messages are those of _start.py: a letter and
+// askServer asks how a worker ended. The fork server answers at once, or is gone. The messages are those of _served.py: a letter and
 // a 64-bit number, then two of them, the second an error.
 func (r *Rank) askServer(pid int) (code int, known bool) {
 	if r.server < 0 {

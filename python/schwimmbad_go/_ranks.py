@@ -18,7 +18,7 @@ from ._functions import Snapshot
 
 if TYPE_CHECKING:
     from ._runner import Runner
-    from ._start import Zygote
+    from ._served import Zygote
 
 FUNNELED: Final = 1
 SERIALIZED: Final = 2

@@ -23,7 +23,8 @@ from ._payload import Encoded, encode_pickle
 from ._pump import Pump
 from ._recycle import Recycler
 from ._results import AsyncResult
-from ._start import ForkServerStarter, ForkStarter, Initializer, spawn_command, write_setup
+from ._served import ForkServerStarter
+from ._start import ForkStarter, Initializer, spawn_command, write_setup
 
 _MAX_KEYS: Final = 4096
 

@@ -429,7 +429,7 @@ def _sorted(third: Any, fourth: Any, chunksize: Any) -> tuple[Any, Any, bool]:
 
 def _fork_zygote(setup: Any) -> Any:
     """The process that worker processes are forked from, made before MPI is there."""
-    from . import _start
+    from . import _served
 
     found = sys.modules.get("mpi4py.MPI")
     if found is not None and found.Is_initialized():
@@ -437,7 +437,7 @@ def _fork_zygote(setup: Any) -> Any:
             "isolate=, workers_per_rank= and master_works= need worker processes that are forked before MPI starts, and mpi4py.MPI has "
             "been imported, which starts it. Make the pool first, or set mpi4py.rc.initialize = False before that import"
         )
-    return _start.Zygote(setup)
+    return _served.Zygote(setup)
 
 
 def _abandon(runner: Any) -> None:
