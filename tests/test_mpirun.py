@@ -12,11 +12,14 @@ def test_run_that_hangs_is_killed_and_shows_where(family: str) -> None:
     script = """
         import time
         def deep():
+            print("deep", flush=True)
             time.sleep(100)
         deep()
     """
-    with pytest.raises(AssertionError, match="still ran after 1 s") as caught:
-        mpirun.run(family, 2, script, timeout=1)
+    with mpirun.start(family, 2, script) as one:
+        one.wait_for(lambda out: out.count("deep") == 2)
+        with pytest.raises(AssertionError, match="still ran after 1 s") as caught:
+            one.finish(1)
     assert "in deep" in str(caught.value)
 
 
