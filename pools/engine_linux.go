@@ -167,6 +167,16 @@ func (e *Engine) Attach(i, pid int, child bool) error {
 	if e.freed {
 		return fail(CodeHandle, "the engine is closed")
 	}
+	if e.hungUp && i >= 0 && i < e.cfg.Workers { // while it was being started: Join may be over, and nobody would wait for it
+		if e.tr.Workers[i].Pid == 0 { // it may have said hello
+			delete(e.starting, i)
+			e.tr.Forget(i)
+		}
+		if pid == 0 {
+			return nil
+		}
+		return fail(CodeTerminated, "the pool has ended, and needs no worker %d", i)
+	}
 	return e.attach(i, pid, child)
 }
 
@@ -289,11 +299,15 @@ func (e *Engine) Unsent() int {
 	return e.fleet.comm.link.Pending()
 }
 
-// left counts what must end before the memory can go: workers on this machine, and the ranks together as one while they work or MPI
-// still reads or writes here.
+// left counts what must end before the memory can go: workers on this machine, and as one more what is under way: jobs, for which a worker
+// may be started although none is alive, and what MPI still reads or writes here.
 func (e *Engine) left() int {
 	n := e.tr.Alive()
-	if f := e.fleet; f != nil && !f.detached && !f.comm.Broken() && (f.unsent() || len(e.jobs) > 0 && !e.terminated) {
+	busy := len(e.jobs) > 0 && !e.terminated
+	if f := e.fleet; f != nil {
+		busy = !f.detached && !f.comm.Broken() && (busy || f.unsent())
+	}
+	if busy {
 		n++
 	}
 	return n

@@ -246,6 +246,8 @@ class Runner:
                     self.snapshot.again()
                     self.plain.clear()
                 self.starter.start(index)
+            except _error.PoolClosed:  # the last job has ended meanwhile, and the pool with it: the place stays empty
+                continue
             except BaseException:  # whatever kept this thread from it: the places go to another caller
                 for missed in needs[k:]:
                     engine.attach(missed, 0, False)

@@ -207,14 +207,14 @@ class ForkStarter:
             self._attach(zip(indices, pids, strict=False))
 
     def _attach(self, started: Iterable[tuple[int, int]]) -> None:
-        """Tell the engine of workers. One whose end it cannot watch must not run."""
-        failure: _error.EngineError | None = None
+        """Tell the engine of workers. One whose end it cannot watch, or that comes after the pool's end, must not run."""
+        failure: _error.PoolError | None = None
         for index, pid in started:
             if self.children is not None:
                 self.children.add(pid)
             try:
                 self.engine.attach(index, pid, True)
-            except _error.EngineError as error:
+            except _error.PoolError as error:
                 failure = failure or error
                 with suppress(ProcessLookupError, ChildProcessError):  # it may have ended, and somebody else waited for it
                     os.kill(pid, signal.SIGKILL)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gc
 import os
 import signal
 import threading
 import time
+from random import Random
 from typing import Any
 
 import pytest
@@ -18,6 +20,31 @@ from schwimmbad_go.error import PoolError
 
 from crash.test_idle import kill, stop
 from crash.test_moments import usable
+
+
+def test_while_workers_are_being_replaced(clean: None, kind: PoolKind) -> None:
+    """A worker that a thread is starting at this moment comes too late, and is waited for all the same. (Each of some ten rounds left one
+    behind before.)"""
+    kind.needs("recycles", "handles")
+    if not kind.cheap:
+        pytest.skip(f"{kind.name}: its workers take too long to start for so many pools")
+    random = Random(1)
+
+    def call(pool: Any) -> None:
+        with contextlib.suppress(PoolError, ValueError):  # the pool ends in the middle of it
+            for _ in range(3):
+                pool.map(tasks.square, range(20), chunksize=1, return_exceptions=True)
+
+    for n in range(40):
+        pool = kind(1 + n % 2, maxtasksperchild=1 + n % 3)
+        threads = [threading.Thread(target=call, args=(pool,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        threads[0].join(random.random() / 50)
+        getattr(pool, random.choice(("close", "terminate")))()
+        pool.join()
+        for thread in threads:
+            thread.join()
 
 
 class TestClose:
