@@ -122,6 +122,13 @@ func (w *crew) attach(i, pid int, child bool) error {
 		return fail(CodeArgument, "worker %d is there already (pid %d)", i, w.tr.Workers[i].Pid)
 	}
 	delete(w.starting, i)
+	if w.hungUp { // it ended while this one was being started: Join may be over, and nobody would wait for it
+		w.tr.Forget(i) // it may have said hello
+		if pid == 0 {
+			return nil
+		}
+		return fail(CodeTerminated, "the pool has ended, and needs no worker %d", i)
+	}
 	if pid == Thread {
 		w.tr.AttachThread(i)
 		return nil

@@ -167,16 +167,6 @@ func (e *Engine) Attach(i, pid int, child bool) error {
 	if e.freed {
 		return fail(CodeHandle, "the engine is closed")
 	}
-	if e.hungUp && i >= 0 && i < e.cfg.Workers { // while it was being started: Join may be over, and nobody would wait for it
-		if e.tr.Workers[i].Pid == 0 { // it may have said hello
-			delete(e.starting, i)
-			e.tr.Forget(i)
-		}
-		if pid == 0 {
-			return nil
-		}
-		return fail(CodeTerminated, "the pool has ended, and needs no worker %d", i)
-	}
 	return e.attach(i, pid, child)
 }
 

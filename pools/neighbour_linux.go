@@ -22,12 +22,10 @@ import (
 // sharedVariable bounds how many ranks work from rank 0's memory; 0: none, MPI carries everything.
 const sharedVariable = "SCHWIMMBAD_GO_SHARED_RANKS"
 
-const tokenSize = 16
-
 // meet finds out which ranks can be neighbours: those that can open a descriptor of rank 0's. They cannot on another machine, in another
 // container, or where /proc is hidden from them; and MPI must take calls from any thread, see nudgeEvery. Collective; the answer is rank 0's.
 func (c *Comm) meet() (near []bool, err error) {
-	offer := make([]byte, tokenSize+process.PlaceSize)
+	offer := make([]byte, mpix.TokenSize+process.PlaceSize)
 	most := 0
 	if c.comm.Rank() == 0 {
 		most = sharedRanks(c.comm.Size() - 1)
@@ -42,7 +40,7 @@ func (c *Comm) meet() (near []bool, err error) {
 		return nil, err
 	}
 	answer := []byte{0}
-	if c.comm.Rank() > 0 && c.level >= mpix.ThreadMultiple && process.ParsePlace(offer[tokenSize:]).Holds(offer[:tokenSize]) {
+	if c.comm.Rank() > 0 && c.level >= mpix.ThreadMultiple && process.ParsePlace(offer[mpix.TokenSize:]).Holds(offer[:mpix.TokenSize]) {
 		answer[0] = 1
 	}
 	answers, err := c.comm.Ask(answer)
@@ -58,7 +56,7 @@ func (c *Comm) meet() (near []bool, err error) {
 
 // hide makes what ranks have to find: a random number, in a file, and in words with the file's place.
 func hide(offer []byte) (probe int, err error) {
-	token := offer[:tokenSize]
+	token := offer[:mpix.TokenSize]
 	if _, err := rand.Read(token); err != nil {
 		return -1, err
 	}
@@ -70,7 +68,7 @@ func hide(offer []byte) (probe int, err error) {
 		_ = syscall.Close(probe)
 		return -1, err
 	}
-	copy(offer[tokenSize:], at.Append(nil))
+	copy(offer[mpix.TokenSize:], at.Append(nil))
 	return probe, nil
 }
 

@@ -19,7 +19,7 @@ from . import error as _error
 from ._call import APPLY, STAR, Call
 from ._engine import INIT, START, TERMINATED, Port
 from ._functions import with_path
-from ._payload import Encoded
+from ._payload import SCALARS, Encoded
 from ._source import Drawn, source_of
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ _UNPACK: Final = {0: 0, STAR: L.UNPACK_STAR, APPLY: L.UNPACK_APPLY}
 _BIG_CHUNK: Final = 16 << 10  # post at once: the workers can begin while the next chunk is encoded
 _AHEAD: Final = 8  # tasks looked at for buffers that come again
 _DATA: Final = L.SLOT_DATA
-_SCALARS: Final = frozenset((int, float, str, bool, complex, type(None)))
 
 
 class Job:
@@ -99,7 +98,7 @@ class Job:
         else:
             tasks = source.take(first, count, bool(tag & 1))
             n = len(tasks)
-            if type(tasks) is list and n == count and type(tasks[0]) in _SCALARS and not self.by_value:
+            if type(tasks) is list and n == count and type(tasks[0]) in SCALARS and not self.by_value:
                 try:
                     data = pickle.dumps(tasks, 5)
                 except Exception:  # below it is found out which task it is

@@ -27,7 +27,7 @@ SMALL_ARRAY: Final = 4 << 10  # arrays up to this size are packed side by side
 SMALL_SLAB: Final = 64 << 10  # results share one block up to this size: a row that is kept keeps its block
 _RANGE: Final = struct.Struct("<qqq")
 _SHAPE: Final = struct.Struct("<HH")  # length of the dtype string, number of dimensions
-_SCALARS: Final = frozenset((int, float, str, bool, type(None)))
+SCALARS: Final = frozenset((int, float, str, bool, complex, type(None)))  # what holds no buffer: a plain pickle will do
 _NUMBERS: Final = frozenset("biufc")
 _INT64: Final = 1 << 63
 
@@ -61,7 +61,7 @@ def encode_tasks(tasks: Any) -> Encoded:
 def encode_results(values: list[Any]) -> Encoded:
     """Encode results; the types that come out at the other end are exactly those that went in."""
     first = type(values[0])
-    if first in _SCALARS and len(values) < LONG_LIST:  # large arrays behind them, once in a blue moon, are pickled in band
+    if first in SCALARS and len(values) < LONG_LIST:  # large arrays behind them, once in a blue moon, are pickled in band
         return PICKLE, pickle.dumps(values, 5), []
     kind, data = pack_numbers(values)
     if kind != PICKLE:

@@ -60,13 +60,13 @@ class Seat:
             rank.add_master_fd(fd)
         try:
             arena = _worker.map_arena(desk.memory)
-        except BaseException:
+            channel = _worker.Channel(desk.index, arena, (desk.work, desk.answer, -1, desk.memory))
+            channel.max_tasks = 0  # this process cannot be replaced
+            self.worker = _worker.Worker(channel)
+            self.worker.limits = True
+        except BaseException:  # a signal handler's too; raised on: the descriptors are ours to close
             self._close()
             raise
-        channel = _worker.Channel(desk.index, arena, (desk.work, desk.answer, -1, desk.memory))
-        channel.max_tasks = 0  # this process cannot be replaced
-        self.worker = _worker.Worker(channel)
-        self.worker.limits = True
 
     def serve(self) -> None:
         """Until the pool ends."""
@@ -148,10 +148,10 @@ class Server:
                     initializer = Initializer(*pickle.loads(self.channel.setup() or b"N."))
                 if initializer.func is not None:
                     initializer.func(*initializer.args)
-                seat = self._sit()
             except BaseException as error:  # the user's code; the master raises what it raised
                 self.refuse(error)
                 return
+            seat = self._sit()  # a failure of this is none of the initializer's: the job ends, and says why
         rank.check(rank.lib.swg_rank_hello(rank.handle))
         if seat is not None:
             seat.serve()

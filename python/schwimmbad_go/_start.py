@@ -197,8 +197,8 @@ class ForkStarter:
                     if pid == 0:
                         self._child(worker, self.started + len(pids) + 1, launch, unnamed)
                     pids.append(pid)
-        except BaseException:
-            if os.getpid() != engine.owner:  # a signal's handler, on the child's way to `_child`
+        except BaseException:  # a failed fork or a signal's handler; raised on, but in a child, on its way to `_child`
+            if os.getpid() != engine.owner:
                 sys.excepthook(*sys.exc_info())
                 os._exit(1)
             raise
